@@ -1,0 +1,1 @@
+"""Run model bundles with ONNX Runtime: all of `export` that serving needs."""

@@ -1,0 +1,194 @@
+"""Build an index: encode what is new, plan the search, calibrate, seal, and make it current."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from export.runtime.bi_encoder import BiEncoder
+from export.sealed import seal, sha256_of, staged
+from intents.calibrate import calibrate, choose_weight, hold_out
+from intents.candidates import EntryScorer, centroids_of
+from intents.effort import NEIGHBOURS, build_trees, plan_search
+from intents.entries import Faq
+from intents.errors import FaqIndexError
+from intents.index import ANNOY, CENTROIDS, FAQ, FORMAT, MANIFEST, OWNERS, VECTORS, IndexManifest, open_index
+from intents.items import Item, items_of
+from intents.labelled import read_out_of_scope
+from intents.search import Floats
+from intents.store import CURRENT, VERSIONS, current_folder, current_manifest, use_version, version_folder
+
+SHIPPED_OUT_OF_SCOPE = Path(__file__).parent / "data" / "out_of_scope.csv"
+BATCH = 64
+_OWN_CODE = ("build.py", "calibrate.py", "candidates.py", "effort.py", "items.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator may choose about a build.
+
+    Attributes:
+        target_precision: of answered messages.
+        out_of_scope_share: expected share of messages that the FAQ does not answer.
+    """
+
+    target_precision: float = 0.90
+    out_of_scope_share: float = 0.30
+
+
+class Reporter:
+    """Is told how a build goes; this one says nothing, the command line's draws it."""
+
+    def step(self, what: str) -> None:
+        """Something is being done."""
+
+    def encoding(self, total: int) -> Callable[[int], None]:
+        """Texts are about to be encoded; returns what to call with the number of those just done."""
+        del total
+        return lambda _: None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build_index` did.
+
+    Attributes:
+        manifest: the version that is current now.
+        up_to_date: whether it was so already.
+        encoded: how many of the index's texts were encoded, the others being taken from the version before.
+    """
+
+    manifest: IndexManifest
+    up_to_date: bool
+    encoded: int
+
+
+def recipe_of(faq: Faq, model_fingerprint: str, options: Options) -> str:
+    """A digest of everything that decides what an index holds, the code of this package included."""
+    own = [sha256_of(Path(__file__).with_name(name)) for name in _OWN_CODE]
+    parts = (
+        FORMAT,
+        hashlib.sha256(msgspec.json.encode(faq, order="deterministic")).hexdigest(),
+        model_fingerprint,
+        options.target_precision,
+        options.out_of_scope_share,
+        sha256_of(SHIPPED_OUT_OF_SCOPE),
+        version("annoy"),
+        own,
+    )
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def up_to_date(root: Path, faq: Faq, model_fingerprint: str, options: Options) -> IndexManifest | None:
+    """The current version's manifest if building would give the same again, else None."""
+    manifest = current_manifest(root)
+    if manifest is not None and manifest.recipe == recipe_of(faq, model_fingerprint, options):
+        with suppress(FaqIndexError):
+            folder = current_folder(root)
+            open_index(folder, root, model_fingerprint=model_fingerprint, model_folder=Path())
+            return manifest
+    return None
+
+
+def build_index(
+    faq: Faq, encoder: BiEncoder, root: Path, options: Options, *, now: datetime, reporter: Reporter
+) -> Built:
+    """Build a version of an index and make it current.
+
+    Args:
+        faq: what to build it of.
+        encoder: the model, in fp32.
+        root: the index's folder.
+        options: the operator's choices.
+        now: when, for the version's name.
+        reporter: told how it goes.
+
+    Raises:
+        FaqIndexError: every entry is disabled, or `root` cannot be written or is something else.
+        FaqwireError: scikit-learn is not installed.
+    """
+    fingerprint = encoder.bundle.manifest.fingerprint
+    recipe = recipe_of(faq, fingerprint, options)
+    items = items_of(faq.entries)
+    if not items:
+        raise FaqIndexError("every entry of the FAQ is disabled; enable at least one")
+    _refuse_foreign(root)
+    vectors, encoded = _encode(items, encoder, _known_vectors(root, fingerprint), reporter)
+    owners = np.array([item.entry for item in items], dtype=np.int64)
+    reporter.step("weighing nearest phrasing against centroid")
+    held_out = hold_out(vectors, owners, items, neighbours=min(NEIGHBOURS, len(items)))
+    weight = choose_weight(held_out)
+    scorer = EntryScorer(owners, centroids_of(vectors, owners, len(faq.entries)), weight)
+    plan = plan_search(vectors, scorer, items, reporter.step)
+    reporter.step("calibrating")
+    out_of_scope = encoder.encode(read_out_of_scope(SHIPPED_OUT_OF_SCOPE), batch_size=BATCH)
+    policy, calibration = calibrate(
+        held_out,
+        out_of_scope,
+        weight,
+        target_precision=options.target_precision,
+        out_of_scope_share=options.out_of_scope_share,
+    )
+    reporter.step("writing")
+    moment = now.astimezone(UTC)
+    name = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03}Z-{recipe[:8]}"
+    folder = version_folder(root, name)
+    with staged(folder, MANIFEST, error=FaqIndexError) as draft:
+        (draft / FAQ).write_bytes(msgspec.json.encode(faq))
+        np.save(draft / VECTORS, vectors, allow_pickle=False)
+        np.save(draft / OWNERS, owners, allow_pickle=False)
+        np.save(draft / CENTROIDS, scorer.centroids, allow_pickle=False)
+        build_trees(vectors, plan.trees).save(str(draft / ANNOY))
+        manifest = IndexManifest(
+            format=FORMAT,
+            version=name,
+            created=moment.isoformat(timespec="seconds"),
+            model=encoder.bundle.manifest.source.model,
+            model_fingerprint=fingerprint,
+            dimension=encoder.dimension,
+            recipe=recipe,
+            entries=len(faq.entries),
+            items=len(items),
+            plan=plan,
+            centroid_weight=weight,
+            policy=policy,
+            calibration=calibration,
+            built_with={package: version(package) for package in ("faqwire", "annoy", "numpy")},
+        )
+        manifest = seal(draft, manifest, MANIFEST)
+    use_version(root, name)
+    return Built(manifest, up_to_date=False, encoded=encoded)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Never write into a folder that holds something else."""
+    if root.is_dir():
+        if any(root.iterdir()) and not ((root / VERSIONS).is_dir() or (root / CURRENT).is_symlink()):
+            raise FaqIndexError(f"{root} holds other files and is not a FAQ index; choose another place")
+    elif root.exists() or root.is_symlink():
+        raise FaqIndexError(f"{root} is a file and not a FAQ index; choose another place")
+
+
+def _known_vectors(root: Path, fingerprint: str) -> Mapping[str, Floats]:
+    """Vectors of texts that the current version holds, if the same model made them."""
+    with suppress(FaqIndexError):
+        old = open_index(current_folder(root), root, model_fingerprint=fingerprint, model_folder=Path())
+        return {item.text: old.vectors[i] for i, item in enumerate(items_of(old.faq.entries))}
+    return {}
+
+
+def _encode(
+    items: Sequence[Item], encoder: BiEncoder, known: Mapping[str, Floats], reporter: Reporter
+) -> tuple[Floats, int]:
+    """Vectors of all items, and how many had to be encoded."""
+    new = sorted({item.text for item in items if item.text not in known})
+    reporter.step(f"encoding {len(new):,} of {len(items):,} texts")
+    fresh = encoder.encode(new, batch_size=BATCH, progress=reporter.encoding(len(new)))
+    at = dict(zip(new, fresh, strict=True))
+    return np.stack([at[item.text] if item.text in at else known[item.text] for item in items]), len(new)

@@ -1,0 +1,96 @@
+"""From candidates to a decision: pure, and monotone in the scores."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from intents.candidates import Candidate
+from intents.entries import Entry
+
+DecisionKind = Literal["answer", "clarify", "no_match", "handoff"]
+
+MAX_OPTIONS = 3
+
+
+class Confidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A logistic map from a candidate's score and margin to the probability that its entry is right.
+
+    Both weights are at least 0, so confidence never falls when a score rises.
+    """
+
+    bias: float
+    score: float
+    margin: float
+
+    def of(self, candidate: Candidate) -> float:
+        """The probability, 0 to 1."""
+        logit = self.bias + self.score * candidate.score + self.margin * candidate.margin
+        return 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, logit))))
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What calibration found; `decide` follows it.
+
+    Attributes:
+        confidence: the map from scores to a probability.
+        answer_at: the least confidence at which the top entry is answered.
+        clarify_at: the least confidence at which options are offered; at most `answer_at`.
+    """
+
+    confidence: Confidence
+    answer_at: float
+    clarify_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A candidate with its calibrated confidence."""
+
+    entry: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to tell the visitor.
+
+    Attributes:
+        kind: "answer" and "handoff" name an entry, "clarify" offers up to three, "no_match" none.
+        entry: position of the decided entry, or None.
+        confidence: probability that the top entry is right, also where it was not high enough to answer.
+        options: for "clarify" the entries offered; otherwise the candidates there were, best first.
+    """
+
+    kind: DecisionKind
+    entry: int | None
+    confidence: float
+    options: tuple[Option, ...]
+
+
+def decide(candidates: Sequence[Candidate], entries: Sequence[Entry], policy: Policy) -> Decision:
+    """Decide on a message by its candidates.
+
+    Args:
+        candidates: best first; may be empty.
+        entries: the FAQ's entries.
+        policy: thresholds and the confidence map.
+    """
+    options = tuple(Option(c.entry, policy.confidence.of(c)) for c in candidates[:MAX_OPTIONS])
+    if not options:
+        return Decision("no_match", None, 0.0, ())
+    top = options[0]
+    if top.confidence >= policy.answer_at:
+        return answered(top, entries, options)
+    offered = tuple(option for option in options if entries[option.entry].kind != "smalltalk")
+    if top.confidence >= policy.clarify_at and offered:
+        return Decision("clarify", None, top.confidence, offered)
+    return Decision("no_match", None, top.confidence, options)
+
+
+def answered(top: Option, entries: Sequence[Entry], options: tuple[Option, ...]) -> Decision:
+    """The decision for an entry: its answer, or a hand-off where that is what the entry is for."""
+    kind: DecisionKind = "handoff" if entries[top.entry].kind == "handoff" else "answer"
+    return Decision(kind, top.entry, top.confidence, options)

@@ -1,0 +1,238 @@
+"""An index: a FAQ's entries and items, ready to search, in one sealed folder.
+
+    manifest.json   `IndexManifest`: the model it belongs to, how it is searched, what calibration found
+    faq.json        header and entries
+    vectors.npy     (items, dimension) float32, unit length; memory-mapped
+    owners.npy      (items,) int64, the entry of every item
+    centroids.npy   (entries, dimension) float32, unit length, the mean direction of each entry's items
+    items.ann       Annoy's trees; memory-mapped, shared by all processes
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from annoy import AnnoyIndex
+
+from export.sealed import Sealed, read_manifest, verify_files
+from intents.candidates import EntryScorer, Mask
+from intents.decide import Policy
+from intents.entries import Entry, Faq, texts_of
+from intents.errors import FaqIndexError
+from intents.normalise import normalise
+from intents.search import AnnoySearch, ExactSearch, Floats, Search, SearchMode
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+FAQ = "faq.json"
+VECTORS = "vectors.npy"
+OWNERS = "owners.npy"
+CENTROIDS = "centroids.npy"
+ANNOY = "items.ann"
+
+
+class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How hard Annoy searches, and what that was measured to give.
+
+    Attributes:
+        trees, search_k: Annoy's parameters.
+        neighbours: how many items are retrieved for a message.
+        held_out: how many phrasings, kept out of a trial index, it was measured on.
+        agreement: share of them whose top entry was that of the exact scan.
+        recall_at_10: share of their ten nearest items that were found.
+        microseconds: median time of one search, on the machine that built it.
+    """
+
+    trees: int
+    search_k: int
+    neighbours: int
+    held_out: int
+    agreement: float
+    recall_at_10: float
+    microseconds: float
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the thresholds were computed from, and what they are expected to give.
+
+    Shares are of messages at the expected share of out-of-scope ones.
+
+    Attributes:
+        target_precision: what was asked for.
+        out_of_scope_share: the expected share of messages that the FAQ does not answer.
+        in_scope, near, far: how many held-out phrasings, phrasings of left-out entries, and shipped out-of-scope
+            messages were scored.
+        set_aside: shipped out-of-scope messages that this FAQ seems to answer, and that were not used.
+        precision: expected share of answered messages whose entry is right.
+        answered: expected share of in-scope messages that are answered.
+        clarified: expected share of in-scope messages that get options.
+        refused: expected share of out-of-scope messages that get "no_match".
+        calibration_error: over 15 bins of equal mass.
+        notes: what was assumed because the FAQ could not tell.
+    """
+
+    target_precision: float
+    out_of_scope_share: float
+    in_scope: int
+    near: int
+    far: int
+    set_aside: int
+    precision: float
+    answered: float
+    clarified: float
+    refused: float
+    calibration_error: float
+    notes: tuple[str, ...] = ()
+
+
+class IndexManifest(Sealed, frozen=True, kw_only=True):
+    """What an index's `manifest.json` says.
+
+    Attributes:
+        version: the folder's name, unique among the versions of an index.
+        created: when it was built, ISO 8601, UTC.
+        model: name of the model.
+        model_fingerprint: the bundle that encoded it, and the only one it may be searched with.
+        dimension: length of its vectors.
+        recipe: digest of everything that decides its content.
+        entries, items: how many there are.
+        plan: how it is searched.
+        centroid_weight: what an entry's centroid counts beside its nearest item.
+        policy: how it decides.
+        calibration: where the policy comes from.
+        built_with: versions of the packages that built it.
+    """
+
+    version: str
+    created: str
+    model: str
+    model_fingerprint: str
+    dimension: int
+    recipe: str
+    entries: int
+    items: int
+    plan: SearchPlan
+    centroid_weight: float
+    policy: Policy
+    calibration: Calibration
+    built_with: dict[str, str]
+
+
+@dataclass(frozen=True)
+class FaqIndex:
+    """An opened index; `open_index` makes them.
+
+    Attributes:
+        manifest: what it is.
+        faq: header and entries.
+        vectors: (items, dimension) float32, memory-mapped.
+        scorer: ranks the entries of the items that a search found.
+    """
+
+    manifest: IndexManifest
+    faq: Faq
+    vectors: Floats
+    scorer: EntryScorer
+    _annoy: Any
+    _phrasings: dict[str, int]
+    _ids: dict[str, int]
+    _days: dict[date, Mask | None] = field(default_factory=dict)  # the last day that was asked for, and its mask
+
+    @property
+    def policy(self) -> Policy:
+        """How it decides."""
+        return self.manifest.policy
+
+    def entry_by_id(self, entry_id: str) -> Entry | None:
+        """The entry with this id."""
+        position = self._ids.get(entry_id)
+        return None if position is None else self.faq.entries[position]
+
+    def entry_of(self, normalised: str, today: date) -> int | None:
+        """The entry that has this normalised text as a phrasing and is valid on that day."""
+        entry = self._phrasings.get(normalised)
+        return entry if entry is not None and self.faq.entries[entry].is_valid_on(today) else None
+
+    def allowed_on(self, today: date) -> Mask | None:
+        """Which entries may be answered on that day, as (entries,) booleans; None where that is all of them."""
+        if today not in self._days:
+            valid = np.array([entry.is_valid_on(today) for entry in self.faq.entries])
+            self._days.clear()
+            self._days[today] = None if valid.all() else valid
+        return self._days[today]
+
+    def search(self, mode: SearchMode) -> Search:
+        """How its items are searched: with Annoy's trees, or by an exact scan."""
+        plan = self.manifest.plan
+        if mode == "exact":
+            return ExactSearch(self.vectors, neighbours=plan.neighbours)
+        return AnnoySearch(self._annoy, self.vectors, neighbours=plan.neighbours, search_k=plan.search_k)
+
+
+def remedy(folder: Path) -> str:
+    """What to do about an index that cannot be used."""
+    return f"build it again with `faqwire build FAQ -o {folder}`"
+
+
+def read_index_manifest(folder: Path, root: Path) -> IndexManifest:
+    """Read a version's manifest alone.
+
+    Args:
+        folder: the version's folder.
+        root: the index it belongs to, for the sentence.
+
+    Raises:
+        FaqIndexError: it is missing, damaged, or of a newer format.
+    """
+    return read_manifest(
+        folder, IndexManifest, MANIFEST, newest=FORMAT, noun="FAQ index", remedy=remedy(root), error=FaqIndexError
+    )
+
+
+def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder: Path) -> FaqIndex:
+    """Open and verify one version of an index.
+
+    Args:
+        folder: the version's folder.
+        root: the index it belongs to.
+        model_fingerprint: fingerprint of the bundle that will encode messages.
+        model_folder: that bundle's folder, for the sentence.
+
+    Raises:
+        FaqIndexError: it is missing, damaged, of a newer format, or was built with another model.
+    """
+    manifest = read_index_manifest(folder, root)
+    if manifest.model_fingerprint != model_fingerprint:
+        raise FaqIndexError(
+            f"{root} was built with another model ({manifest.model}) than the one in {model_folder}; build it again "
+            f"with `faqwire build FAQ -o {root} --model {model_folder}`, or name the model that it was built with"
+        )
+    verify_files(folder, manifest, remedy=remedy(root), error=FaqIndexError)
+    try:
+        faq = msgspec.json.decode((folder / FAQ).read_bytes(), type=Faq)
+        vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        owners = np.load(folder / OWNERS, allow_pickle=False)
+        centroids = np.load(folder / CENTROIDS, allow_pickle=False)
+        annoy = AnnoyIndex(manifest.dimension, "angular")
+        annoy.load(str(folder / ANNOY))
+    except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
+        raise FaqIndexError(f"{folder} cannot be read ({exc}); {remedy(root)}") from exc
+    if vectors.shape != (manifest.items, manifest.dimension) or annoy.get_n_items() != manifest.items:
+        raise FaqIndexError(f"{folder} is inconsistent: its files hold different numbers of items; {remedy(root)}")
+    scorer = EntryScorer(owners, centroids, manifest.centroid_weight)
+    ids = {entry.id: position for position, entry in enumerate(faq.entries)}
+    return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids)
+
+
+def phrasings_of(faq: Faq) -> dict[str, int]:
+    """The entry of every normalised phrasing of the enabled entries."""
+    return {
+        normalise(text): position
+        for position, entry in enumerate(faq.entries)
+        if entry.enabled
+        for _, text in texts_of(entry)
+    }

@@ -1,0 +1,1 @@
+"""Answer messages over websockets, within a budget."""

@@ -1,0 +1,195 @@
+"""The server, put together: listens, answers, drains, stops."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from datetime import date
+
+import structlog
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server as WebsocketServer
+from websockets.exceptions import NegotiationError
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from export.runtime.tokens import Tokens
+from intents.search import Floats
+from server.batching import MicroBatcher
+from server.connection import Connection
+from server.engine import Engine
+from server.errors import ListenError
+from server.http import STALLED_SECONDS, Gate
+from server.messages import SUBPROTOCOL, Limits
+from server.pipeline import Pipeline
+from server.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+class Server:
+    """A faqwire server in the running event loop.
+
+    Use `start` and `stop`, or `run`, which does both and stops on SIGINT and SIGTERM.
+
+    Args:
+        engine: the loaded model and index.
+        settings: how to serve.
+        today: the day, for entries that are valid only at times.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = date.today) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._batcher: MicroBatcher[Tokens, Floats] = MicroBatcher(
+            engine.encode,
+            length=len,
+            lanes=engine.encoder.sessions,
+            max_queue=settings.max_queue,
+            max_batch=settings.max_batch,
+            max_tokens=settings.max_batch_tokens,
+        )
+        self._pipeline = Pipeline(engine, self._batcher, today)
+        self._limits = Limits(
+            max_text=settings.max_text,
+            max_frame=settings.max_frame,
+            max_in_flight=settings.max_in_flight,
+            min_budget_ms=settings.min_budget_ms,
+            max_budget_ms=settings.max_budget_ms,
+            budget_ms=settings.budget_ms,
+        )
+        self._connections: set[Connection] = set()
+        self._draining = False
+        self._listener: WebsocketServer | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to connect to.
+
+        Raises:
+            RuntimeError: the server has not been started.
+        """
+        if self._listener is None:
+            raise RuntimeError("the server has not been started")
+        host, port, *_ = next(iter(self._listener.sockets)).getsockname()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
+        return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+
+    async def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            ListenError: the address cannot be had.
+        """
+        settings = self._settings
+        gate = Gate(
+            allowed_origins=settings.allowed_origins,
+            full=self._full,
+            healthy=self._health,
+            ready=self._readiness,
+        )
+        try:
+            self._listener = await serve(
+                self._serve_connection,
+                settings.host,
+                settings.port,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                select_subprotocol=_select_subprotocol,
+                process_request=gate,
+                compression=None,  # costs 50 KiB a connection, and replies are small
+                max_size=settings.max_frame,
+                server_header=None,
+            )
+        except socket.gaierror as exc:
+            raise ListenError(f"host {settings.host!r} is not an address of this machine ({exc.strerror})") from exc
+        except OSError as exc:
+            raise ListenError(
+                f"{settings.host}:{settings.port} cannot be listened on ({exc.strerror}); "
+                "stop what uses it, or choose another --port (0 picks a free one)"
+            ) from exc
+        encoder = self._engine.encoder
+        _log.info(
+            "listening",
+            url=self.url,
+            model=encoder.bundle.manifest.source.model,
+            variant=encoder.variant,
+            provider=encoder.device.provider,
+            sessions=encoder.sessions,
+            index=self._engine.index.manifest.version,
+            entries=self._engine.index.manifest.entries,
+        )
+        if encoder.device.degraded:
+            _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
+
+    async def stop(self) -> None:
+        """Finish what is in flight, for as long as `drain_seconds`; then close every connection with 1001."""
+        if self._listener is None:
+            return
+        self._draining = True
+        _log.info("draining", connections=len(self._connections))
+        # The port stays open meanwhile, so that /readyz can say so; handshakes and new requests are refused.
+        if in_flight := frozenset[asyncio.Task[None]]().union(*(c.in_flight for c in self._connections)):
+            await asyncio.wait(in_flight, timeout=self._settings.drain_seconds)
+        self._listener.close(code=1001, reason="the server is stopping")
+        await self._listener.wait_closed()
+        await self._batcher.close()
+        _log.info("stopped")
+
+    async def run(self, announce: Callable[[str], None] = lambda _: None) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Args:
+            announce: called with the address once the server listens.
+        """
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        await self.start()
+        announce(self.url)
+        await stopping.wait()
+        await self.stop()
+
+    def _full(self) -> str | None:
+        if self._draining:
+            return "The server is about to stop."
+        if len(self._connections) >= self._settings.max_connections:
+            return "The server has as many connections as it takes."
+        return None
+
+    async def _serve_connection(self, websocket: ServerConnection) -> None:
+        connection = Connection(websocket, self._pipeline, self._limits, lambda: self._draining)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        except Exception:
+            _log.exception("connection failed")
+            await websocket.close(1011, "internal error")
+        finally:
+            self._connections.discard(connection)
+
+    def _health(self) -> dict[str, object]:
+        stalled = self._batcher.longest_run() > STALLED_SECONDS
+        return {"problem": f"a batch has been running for over {STALLED_SECONDS:.0f} s" if stalled else None}
+
+    def _readiness(self) -> dict[str, object]:
+        encoder = self._engine.encoder
+        problem = "draining" if self._draining else self._health()["problem"]
+        return {
+            "problem": problem,
+            "index": self._engine.index.manifest.version,
+            "model": encoder.bundle.manifest.source.model,
+            "variant": encoder.variant,
+            "provider": encoder.device.provider,
+            "degraded": encoder.device.degraded,
+        }
+
+
+def _select_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours if it is offered; a client that offers none is taken at its word, one that offers others is refused."""
+    del protocol
+    if not offered:
+        return None
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    raise NegotiationError(f"unsupported subprotocol; this server speaks {SUBPROTOCOL}")

@@ -1,0 +1,186 @@
+"""`faqwire ask`: a terminal chat, or one question for a script."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from server.cli import options
+from server.client import Client
+from server.errors import ClientError
+from server.messages import Answer, Error, encode
+from server.settings import Settings, read_settings
+
+T = TypeVar("T")
+
+_PROMPT = "you> "
+
+
+@click.command
+@click.argument("text", required=False)
+@click.option("--url", help="Address of a running server.  [default: the configured one, or one of its own]")
+@click.option("--json", "as_json", is_flag=True, help="Print each reply as the JSON that came over the wire.")
+@click.option("--details", is_flag=True, help="Show decision, confidence, candidates and times.")
+@click.option("--budget-ms", type=click.IntRange(1), help="Budget of each question.  [default: the server's]")
+@options.index
+@options.model
+@options.config
+def command(
+    text: str | None,
+    url: str | None,
+    budget_ms: int | None,
+    index: Path | None,
+    model: Path | None,
+    config: Path | None,
+    *,
+    as_json: bool,
+    details: bool,
+) -> None:
+    """Ask TEXT, or chat: without TEXT, questions are read from the terminal or line by line from a pipe.
+
+    Without --url a server on the configured port is asked; where there is none, one is started for the occasion.
+    """
+    settings = read_settings(config, index=index, model=model)
+    with _Background() as background, _connected(background, url, settings) as client:
+        show = _show_json if as_json else _shower(details=details)
+        failed = False
+        for question in _questions(text):
+            reply = background.run(client.ask(question, budget_ms=budget_ms))
+            show(reply)
+            failed = failed or isinstance(reply, Error)
+    if failed and (text is not None or not sys.stdin.isatty()):
+        sys.exit(1)
+
+
+class _Background:
+    """An event loop in a thread of its own: it answers the server's pings while a person thinks."""
+
+    def __enter__(self) -> "_Background":
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="connection", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop and wait for its result; Ctrl-C cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+
+@contextmanager
+def _connected(background: _Background, url: str | None, settings: Settings) -> Iterator[Client]:
+    if url is not None:
+        with _client(background, url) as client:
+            yield client
+        return
+    configured = f"ws://{settings.host}:{settings.port}/"
+    try:
+        client = background.run(Client(configured, open_timeout=2.0).__aenter__())
+    except ClientError:
+        with _own_server(background, settings) as own, _client(background, own) as client:
+            yield client
+        return
+    try:
+        yield client
+    finally:
+        background.run(client.__aexit__(None, None, None))
+
+
+@contextmanager
+def _client(background: _Background, url: str) -> Iterator[Client]:
+    client = background.run(Client(url).__aenter__())
+    try:
+        yield client
+    finally:
+        background.run(client.__aexit__(None, None, None))
+
+
+@contextmanager
+def _own_server(background: _Background, settings: Settings) -> Iterator[str]:
+    from server.app import Server
+    from server.engine import load_engine
+    from server.logs import configure_logs
+
+    configure_logs("warning", settings.log_format)
+    own = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+    engine = load_engine(own)
+
+    async def start() -> Server:
+        server = Server(engine, own)
+        await server.start()
+        return server
+
+    server = background.run(start())
+    try:
+        yield server.url
+    finally:
+        background.run(server.stop())
+
+
+def _questions(text: str | None) -> Iterator[str]:
+    if text is not None:
+        yield text
+        return
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  importing it gives input() a history and line editing
+    click.echo("Ask a question; an empty line or Ctrl-D ends the chat.", err=True)
+    with suppress(EOFError):
+        while question := input(_PROMPT).strip():
+            yield question
+
+
+def _show_json(reply: Answer | Error) -> None:
+    click.echo(encode(reply))
+
+
+class _shower:  # noqa: N801  called like a function
+    """Prints replies for people; what came over the wire never reaches the terminal as control codes."""
+
+    def __init__(self, *, details: bool) -> None:
+        self._details = details
+
+    def __call__(self, reply: Answer | Error) -> None:
+        from rich.markdown import Markdown
+
+        from server.cli.console import err, out
+
+        if isinstance(reply, Error):
+            hint = f" (try again in {reply.retry_after_ms} ms)" if reply.retry_after_ms else ""
+            err.print(f"{reply.code}: {_plain(reply.message)}{hint}", markup=False)
+            return
+        out.print(Markdown(_plain(reply.text)))
+        if reply.decision == "clarify":
+            for candidate in reply.candidates:
+                out.print(f"  - {_plain(candidate.question)}", markup=False)
+        if reply.entry is not None and reply.entry.url:
+            out.print(f"  {_plain(reply.entry.url)}", markup=False)
+        if self._details:
+            out.print(_details(reply), markup=False, style="dim")
+
+
+def _details(reply: Answer) -> str:
+    times = ", ".join(f"{stage} {milliseconds:.1f}" for stage, milliseconds in reply.timing_ms.items())
+    lines = [f"{reply.decision}, confidence {reply.confidence:.2f}, confirmation {reply.confirmation}; ms: {times}"]
+    lines += [f"  {c.confidence:.2f} {_plain(c.id)}: {_plain(c.question)}" for c in reply.candidates]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text if c == "\n" or c.isprintable())

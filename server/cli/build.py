@@ -1,0 +1,82 @@
+"""`faqwire build`: a FAQ becomes an index."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from server.cli import options
+from server.cli.options import PATH
+
+if TYPE_CHECKING:
+    from intents.index import IndexManifest
+
+
+@click.command
+@click.argument("faq", type=PATH, required=False)
+@click.option("-o", "--output", type=PATH, help="Folder of the index.  [default: var/index]")
+@options.model
+@options.config
+@options.build_options
+@click.option("--force", is_flag=True, help="Build even what is up to date.")
+def command(
+    faq: Path | None,
+    output: Path | None,
+    model: Path | None,
+    config: Path | None,
+    target_precision: float,
+    out_of_scope_share: float,
+    *,
+    force: bool,
+) -> None:
+    """Build the index of FAQ (a YAML file, a folder of them, or a CSV of `text,intent`) and make it current.
+
+    Without FAQ it is the sample shop's. Only texts that are new are encoded.
+    """
+    from export.bundle import open_bundle
+    from intents.build import Options, build_index, up_to_date
+    from intents.formats import load_faq
+    from server.cli.console import ConsoleReporter, bar, open_encoder, report_left_out, say
+    from server.engine import usable_cores
+    from server.settings import read_settings
+
+    settings = read_settings(config, model=model, index=output)
+    if faq is None:
+        faq = options.SAMPLE_FAQ
+        say("no FAQ was named: taking the sample shop's")
+    loaded = load_faq(faq)
+    report_left_out(loaded.left_out)
+    chosen = Options(target_precision=target_precision, out_of_scope_share=out_of_scope_share)
+    fingerprint = open_bundle(settings.model, kind="bi-encoder", verify=False).manifest.fingerprint
+    manifest = None if force else up_to_date(settings.index, loaded.faq, fingerprint, chosen)
+    if manifest is not None:
+        say(f"{settings.index} is up to date: version {manifest.version}, {manifest.entries} entries")
+        return
+    encoder = open_encoder(settings.model, threads=usable_cores())
+    with bar() as progress:
+        built = build_index(
+            loaded.faq, encoder, settings.index, chosen, now=datetime.now(UTC), reporter=ConsoleReporter(progress)
+        )
+    _describe(settings.index, built.manifest)
+
+
+def _describe(root: Path, manifest: "IndexManifest") -> None:
+    from server.cli.console import out
+
+    plan, found = manifest.plan, manifest.calibration
+    lines = [
+        f"{root}: version {manifest.version}, {manifest.entries} entries, {manifest.items:,} phrasings and answers",
+        f"search: {plan.trees} trees, search_k {plan.search_k:,}; on {plan.held_out:,} held-out phrasings the top entry "
+        f"is the exact scan's for {plan.agreement:.2%}, recall@10 {plan.recall_at_10:.3f}, {plan.microseconds:.0f} µs",
+        f"scores: nearest phrasing, and the entry's centroid with weight {manifest.centroid_weight:g}",
+        f"calibration: {found.in_scope:,} held-out phrasings, {found.near:,} without their entry, {found.far:,} "
+        f"out-of-scope messages ({found.set_aside} more set aside: this FAQ seems to answer them)",
+        f"expected, with {found.out_of_scope_share:.0%} of messages out of scope: precision {found.precision:.3f} "
+        f"(target {found.target_precision:.2f}); of in-scope messages {found.answered:.1%} answered and "
+        f"{found.clarified:.1%} clarified; of out-of-scope messages {found.refused:.1%} recognised; "
+        f"calibration error {found.calibration_error:.3f}",
+        *(f"note: {note}" for note in found.notes),
+    ]
+    for line in lines:
+        out.print(line, markup=False)

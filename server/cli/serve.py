@@ -1,0 +1,44 @@
+"""`faqwire serve`: answer messages over websockets."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from server.cli import options
+
+
+@click.command
+@options.index
+@options.model
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.  [default: 8765]")
+@options.provider
+@options.variant
+@options.search
+@click.option("--sessions", type=click.IntRange(0), help="Model sessions; 0 is one for each core.  [default: 0]")
+@click.option("--budget-ms", type=click.IntRange(1), help="Budget of messages that bring none.  [default: 100]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level to log.")
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How logs are written.")
+@options.config
+def command(config: Path | None, **flags: object) -> None:
+    """Serve an index until SIGINT or SIGTERM.
+
+    Every other setting can be given in the environment (FAQWIRE_...) or in the settings file.
+    """
+    from server.logs import configure_logs
+    from server.settings import read_settings
+
+    settings = read_settings(config, **flags)
+    configure_logs(settings.log_level, settings.log_format)
+
+    from server.app import Server
+    from server.engine import load_engine
+
+    engine = load_engine(settings)
+    asyncio.run(Server(engine, settings).run(announce=_announce))
+
+
+def _announce(url: str) -> None:
+    click.echo(f"faqwire is listening on {url}")
+    click.echo(f'ask it something, from another terminal:  faqwire ask --url {url} "where is my order"')

@@ -1,0 +1,60 @@
+"""Everything that is loaded before the first message: model, index, and what they were loaded for."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from export.bundle import open_bundle
+from export.runtime.bi_encoder import BiEncoder
+from export.runtime.session import choose_variant, find_device
+from export.runtime.tokens import Tokens
+from intents.index import FaqIndex, open_index
+from intents.search import Floats, Search
+from intents.store import current_folder
+from server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded model and index that fit each other.
+
+    Attributes:
+        encoder: the bi-encoder, warmed up.
+        index: the FAQ's index.
+        search: how its items are searched.
+    """
+
+    encoder: BiEncoder
+    index: FaqIndex
+    search: Search
+
+    def encode(self, batch: Sequence[Tokens], lane: int) -> Sequence[Floats]:
+        """Vectors of one batch, on the lane's own session; for the micro-batcher."""
+        return list(self.encoder.run(batch, lane))
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Load and verify the bundle and the index, and run a first inference on every session.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, or lacks the variant.
+        FaqIndexError: the index is missing, damaged, or built with another model.
+        ProviderError: CUDA was asked for and is absent.
+    """
+    bundle = open_bundle(settings.model, kind="bi-encoder")
+    folder = current_folder(settings.index)
+    index = open_index(
+        folder, settings.index, model_fingerprint=bundle.manifest.fingerprint, model_folder=settings.model
+    )
+    device = find_device(settings.provider)
+    variant = choose_variant(bundle, device, settings.variant)
+    # On a CPU, sessions of one thread each beat one session with all threads; a GPU is fed by one.
+    sessions = settings.sessions or (1 if device.name == "cuda" else usable_cores())
+    encoder = BiEncoder(bundle, variant, device, sessions=sessions)
+    encoder.warm_up()
+    return Engine(encoder, index, index.search(settings.search))
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -1,0 +1,116 @@
+"""What can go wrong while serving; the root of the tree is `export.errors.FaqwireError`.
+
+    FaqwireError
+    +-- SettingsError           a setting is unknown or out of its range
+    +-- ListenError             the port cannot be listened on
+    +-- ClientError             the Python client cannot reach a server, or got an error from it
+    +-- RequestError            one request failed; becomes an `error` message, and its class says which:
+        |                       code                    retryable
+        +-- InvalidMessage      invalid_message         no
+        +-- UnknownType         unknown_type            no
+        +-- InvalidText         invalid_text            no
+        +-- InvalidBudget       invalid_budget          no
+        +-- DuplicateId         duplicate_id            no
+        +-- TooManyInFlight     too_many_in_flight      yes
+        +-- Overloaded          overloaded              yes
+        +-- DeadlineExceeded    deadline_exceeded       yes
+        +-- ShuttingDown        shutting_down           yes
+        +-- Internal            internal                yes
+"""
+
+from typing import ClassVar
+
+from export.errors import FaqwireError
+
+
+class SettingsError(FaqwireError):
+    """A setting is unknown, or its value is not one it may have."""
+
+
+class ListenError(FaqwireError):
+    """The server cannot listen where it was told to."""
+
+
+class ClientError(FaqwireError):
+    """The Python client cannot reach a server, or was refused by it."""
+
+
+class RequestError(FaqwireError):
+    """One request failed; the connection goes on.
+
+    Args:
+        message: a sentence for the developer of the client.
+        retry_after_ms: when to try again, or None where that cannot be told.
+    """
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class InvalidMessage(RequestError):
+    """The frame is not a message of the protocol."""
+
+    code = "invalid_message"
+
+
+class UnknownType(RequestError):
+    """The message's type is not one that a client may send."""
+
+    code = "unknown_type"
+
+
+class InvalidText(RequestError):
+    """The text is empty or too long."""
+
+    code = "invalid_text"
+
+
+class InvalidBudget(RequestError):
+    """The budget is outside of the server's limits."""
+
+    code = "invalid_budget"
+
+
+class DuplicateId(RequestError):
+    """A request with this id is still being answered."""
+
+    code = "duplicate_id"
+
+
+class TooManyInFlight(RequestError):
+    """The connection has too many unanswered requests."""
+
+    code = "too_many_in_flight"
+    retryable = True
+
+
+class Overloaded(RequestError):
+    """The server has more to do than it can."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class DeadlineExceeded(RequestError):
+    """The budget was spent before anything was known about the message."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class ShuttingDown(RequestError):
+    """The server is about to stop."""
+
+    code = "shutting_down"
+    retryable = True
+
+
+class Internal(RequestError):
+    """The server failed; its log says how."""
+
+    code = "internal"
+    retryable = True

@@ -1,0 +1,84 @@
+"""One message from its text to an outcome: asynchronous, bounded by its deadline, and without sockets."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+
+from export.runtime.tokens import Tokens
+from intents.cascade import NeedVector, Outcome, resolve
+from intents.search import Floats
+from server.batching import MicroBatcher
+from server.engine import Engine
+from server.errors import DeadlineExceeded
+
+
+@dataclass
+class Timing:
+    """Where a message's time went, in seconds."""
+
+    tokenize: float = 0.0
+    queue: float = 0.0
+    encode: float = 0.0
+    search: float = 0.0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """How a message ended, and where its time went."""
+
+    outcome: Outcome
+    timing: Timing = field(default_factory=Timing)
+
+
+class Pipeline:
+    """Drives messages through the cascade.
+
+    Args:
+        engine: the loaded model and index.
+        batcher: runs the engine's encoder.
+        today: the day, for entries that are valid only at times.
+    """
+
+    def __init__(self, engine: Engine, batcher: MicroBatcher[Tokens, Floats], today: Callable[[], date]) -> None:
+        self.engine = engine
+        self._batcher = batcher
+        self._today = today
+
+    async def resolve(self, text: str, deadline: float) -> Resolved:
+        """Resolve one message; cancelling is safe.
+
+        Args:
+            text: what the visitor typed.
+            deadline: on the event loop's clock, in seconds.
+
+        Raises:
+            RequestError: it could not be encoded in time, or at all.
+        """
+        clock = asyncio.get_running_loop().time
+        timing = Timing()
+        cascade = resolve(text, self.engine.index, self.engine.search, self._today())
+        try:
+            need = next(cascade)
+            while True:
+                vector = await self._encode(need, deadline, timing)
+                started = clock()
+                try:
+                    need = cascade.send(vector)
+                finally:
+                    timing.search += clock() - started
+        except StopIteration as stop:
+            return Resolved(stop.value, timing)
+
+    async def _encode(self, need: NeedVector, deadline: float, timing: Timing) -> Floats:
+        clock = asyncio.get_running_loop().time
+        arrived = clock()
+        if arrived >= deadline:
+            raise DeadlineExceeded("the budget was spent before the message was looked at")
+        tokens = self.engine.encoder.tokenize(need.text)
+        submitted = clock()
+        vector, started = await self._batcher.submit(tokens, deadline)
+        timing.tokenize += submitted - arrived
+        timing.queue += started - submitted
+        timing.encode += clock() - started
+        return vector

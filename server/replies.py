@@ -1,0 +1,57 @@
+"""From an outcome to the `answer` that a client gets; pure but for the `ref`."""
+
+import secrets
+
+from intents.decide import MAX_OPTIONS
+from intents.entries import Entry
+from intents.index import FaqIndex
+from server.messages import Answer, CandidateView, EntryView, FollowUp
+from server.pipeline import Resolved, Timing
+
+
+def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) -> Answer:
+    """The reply to a request.
+
+    Args:
+        request_id: the request's id.
+        resolved: how it ended.
+        index: the index that answered.
+        total: seconds from the arrival of its frame until now.
+    """
+    outcome, entries = resolved.outcome, index.faq.entries
+    decision = outcome.decision
+    entry = None if decision.entry is None else entries[decision.entry]
+    texts = index.faq.header.texts
+    said = {"clarify": texts.clarify, "no_match": texts.no_match, "handoff": texts.handoff}
+    return Answer(
+        id=request_id,
+        ref=secrets.token_urlsafe(12),
+        decision=decision.kind,
+        text=entry.answer if entry is not None and decision.kind == "answer" else said[decision.kind],
+        entry=None if entry is None else EntryView(entry.id, entry.question, entry.answer, entry.url),
+        confidence=round(decision.confidence, 4),
+        candidates=tuple(
+            CandidateView(entries[o.entry].id, entries[o.entry].question, round(o.confidence, 4))
+            for o in decision.options[:MAX_OPTIONS]
+        ),
+        follow_ups=() if entry is None else _follow_ups(entry, index),
+        confirmation=outcome.confirmation,
+        timing_ms=_milliseconds(resolved.timing, total),
+        index=index.manifest.version,
+    )
+
+
+def _follow_ups(entry: Entry, index: FaqIndex) -> tuple[FollowUp, ...]:
+    named = (index.entry_by_id(target) for target in entry.follow_ups)
+    return tuple(FollowUp(e.id, e.question) for e in named if e is not None and e.enabled)
+
+
+def _milliseconds(timing: Timing, total: float) -> dict[str, float]:
+    stages = {
+        "total": total,
+        "tokenize": timing.tokenize,
+        "queue": timing.queue,
+        "encode": timing.encode,
+        "search": timing.search,
+    }
+    return {stage: round(1000 * seconds, 3) for stage, seconds in stages.items()}

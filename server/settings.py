@@ -1,0 +1,151 @@
+"""Settings: from flags, the environment, a TOML file, and defaults, in this order.
+
+`docs/settings.md` lists them, and a test holds it complete.
+"""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from export.runtime.session import Provider, VariantChoice
+from intents.search import SearchMode
+from server.errors import SettingsError
+
+PREFIX = "FAQWIRE_"
+DEFAULT_FILE = Path("faqwire.toml")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; frozen once read."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    model: Annotated[Path, Field(description="folder of the bi-encoder's bundle")] = Path("var/model")
+    index: Annotated[Path, Field(description="folder of the FAQ's index")] = Path("var/index")
+    host: Annotated[str, Field(description="address to listen on", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(description="port to listen on; 0 picks a free one", ge=0, le=65535)] = 8765
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Field(description='origins of browser pages that may connect beside the server\'s own, "*" for all'),
+    ] = ()
+    provider: Annotated[Provider, Field(description='where models run; "auto" takes CUDA if it is there')] = "auto"
+    variant: Annotated[
+        VariantChoice, Field(description='precision to run; "auto" is fp16 on CUDA, int8 on CPUs fast at it, else fp32')
+    ] = "auto"
+    sessions: Annotated[
+        int, Field(description="model sessions, each with a thread of its own; 0 is one for each core", ge=0, le=256)
+    ] = 0
+    search: Annotated[SearchMode, Field(description="Annoy's trees, or an exact scan of all phrasings")] = "annoy"
+    budget_ms: Annotated[int, Field(description="budget of a message that brings none, in milliseconds", ge=1)] = 100
+    min_budget_ms: Annotated[int, Field(description="least budget that a message may bring", ge=1)] = 5
+    max_budget_ms: Annotated[int, Field(description="largest budget that a message may bring", ge=1)] = 10_000
+    max_text: Annotated[int, Field(description="most characters of a message's text", ge=1, le=100_000)] = 1000
+    max_frame: Annotated[int, Field(description="most bytes of a websocket frame", ge=256, le=1 << 24)] = 16_384
+    max_in_flight: Annotated[int, Field(description="most unanswered messages of a connection", ge=1)] = 64
+    max_connections: Annotated[int, Field(description="most connections at a time", ge=1)] = 10_000
+    max_queue: Annotated[int, Field(description="most messages waiting for the model", ge=1)] = 1024
+    max_batch: Annotated[int, Field(description="most messages of a batch", ge=1, le=1024)] = 32
+    max_batch_tokens: Annotated[int, Field(description="most tokens of a batch, padding included", ge=16)] = 4096
+    drain_seconds: Annotated[float, Field(description="how long a stopping server finishes what is in flight", ge=0)] = 5
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least level to log")] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Field(description='"auto" is console on a terminal, else json')
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _budgets_are_in_order(self) -> Self:
+        if not self.min_budget_ms <= self.budget_ms <= self.max_budget_ms:
+            raise ValueError(
+                f"budget_ms ({self.budget_ms}) is outside of min_budget_ms and max_budget_ms "
+                f"({self.min_budget_ms} to {self.max_budget_ms})"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the TOML file named in `model_config`."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def read_settings(file: Path | None = None, **flags: Any) -> Settings:
+    """Read settings.
+
+    Args:
+        file: a TOML file, or None for `faqwire.toml` in the working directory where there is one.
+        flags: from the command line; None is not given.
+
+    Raises:
+        SettingsError: the file is missing or not TOML, or a setting is unknown or out of its range.
+    """
+    if file is None and DEFAULT_FILE.is_file():
+        file = DEFAULT_FILE
+    if file is not None:
+        _check_file(file)
+    _check_environment()
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return FromFile(**given)
+    except ValidationError as exc:
+        sentences = [_sentence(error, given, file) for error in exc.errors()]
+        raise SettingsError("\n".join(sentences)) from None
+    except ValueError as exc:  # a list in the environment that is not JSON
+        raise SettingsError(f"a setting in the environment cannot be read: {exc}") from exc
+
+
+def _check_file(file: Path) -> None:
+    try:
+        known = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{file} does not exist; name a settings file, or leave it out") from None
+    except OSError as exc:
+        raise SettingsError(f"{file} cannot be read ({exc.strerror})") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} is not valid TOML: {exc}") from exc
+    for name in known:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{file}: {name}: is not a setting{_guess(name)}")
+
+
+def _check_environment() -> None:
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in Settings.model_fields:
+            raise SettingsError(f"environment: {variable}: is not a setting{_guess(name, PREFIX)}")
+
+
+def _guess(name: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    if not close:
+        return "; `docs/settings.md` lists them all"
+    return f"; did you mean {prefix + close[0].upper() if prefix else close[0]}?"
+
+
+def _sentence(error: Any, flags: dict[str, Any], file: Path | None) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
+    if not name:
+        return f"settings: {message}"
+    if name in flags:
+        place = f"--{name.replace('_', '-')}"
+    elif PREFIX + name.upper() in os.environ:
+        place = f"environment: {PREFIX + name.upper()}"
+    else:
+        place = f"{file}: {name}"
+    return f"{place}: {message[:1].lower()}{message[1:]}, not {error['input']!r}"
