@@ -189,7 +189,9 @@ def _make_fp32(source: Source, target: Path, *, normalised: bool) -> int:
         except Exception as exc:  # optimum, torch and transformers raise anything
             raise ExportError(f"{source.name} cannot be exported to ONNX: {exc}") from exc
         if any(path.suffix == ".onnx_data" for path in Path(raw).iterdir()):
-            raise ExportError(f"{source.name} is larger than 2 GB, which faqwire does not serve; choose a smaller model")
+            raise ExportError(
+                f"{source.name} is larger than 2 GB, which faqwire does not serve; choose a smaller model"
+            )
         model = shape_outputs(onnx.load(Path(raw) / "model.onnx"), source.kind, normalised=normalised)
     onnx.save(model, target)
     return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})
@@ -222,6 +224,7 @@ class _BiEncoderReference:
         self.max_tokens = _limit(max_tokens, self._model.max_seq_length)
         self._model.max_seq_length = self.max_tokens
         self.prefix = self._model.prompts.get("query", "") if prefix is None else prefix
+        self.pooling: str | None
         modes = [m.pooling_mode for m in self._model if isinstance(m, Pooling)]
         self.pooling = modes[0] if modes and isinstance(modes[0], str) else "+".join(*modes) or None
         self.normalised = any(isinstance(m, Normalize) for m in self._model)
@@ -237,7 +240,7 @@ class _BiEncoderReference:
 class _CrossEncoderReference:
     """A sequence-classification model with one logit."""
 
-    pooling = None
+    pooling: str | None = None
     normalised = False
     prefix = ""
 
@@ -249,11 +252,10 @@ class _CrossEncoderReference:
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(
             str(source.folder), trust_remote_code=False, use_safetensors=True
         ).eval()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(source.folder), trust_remote_code=False)
+        tokenizers: Any = AutoTokenizer  # its methods have no types
+        self._tokenizer = tokenizers.from_pretrained(str(source.folder), trust_remote_code=False)
         config = self._model.config
-        self.max_tokens = _limit(
-            max_tokens, min(self._tokenizer.model_max_length, int(config.max_position_embeddings))
-        )
+        self.max_tokens = _limit(max_tokens, min(self._tokenizer.model_max_length, int(config.max_position_embeddings)))
         self.heads, self.hidden = config.num_attention_heads, config.hidden_size
 
     def outputs(self) -> Floats:

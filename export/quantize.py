@@ -1,2 +1,2 @@
-def quantize(model): 
+def quantize(model):
     return model

@@ -57,7 +57,14 @@ def seal(folder: Path, manifest: S, manifest_name: str) -> S:
 
 
 def read_manifest(
-    folder: Path, manifest_type: type[S], manifest_name: str, *, newest: int, noun: str, remedy: str, error: type[SealError]
+    folder: Path,
+    manifest_type: type[S],
+    manifest_name: str,
+    *,
+    newest: int,
+    noun: str,
+    remedy: str,
+    error: type[SealError],
 ) -> S:
     """Read and check a sealed folder's manifest, without reading the other files.
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from export.errors import FaqwireError
 from intents.candidates import Candidate, centroids_of, nearest_of_each, rank, unit
 from intents.decide import MAX_OPTIONS, Confidence, Policy
-from export.errors import FaqwireError
 from intents.index import Calibration
 from intents.items import Item
 from intents.search import Floats, Positions
@@ -103,7 +103,7 @@ def hold_out(vectors: Floats, owners: Positions, items: Sequence[Item], *, neigh
     for position, message, scores in zip(chosen, vectors[chosen], retriever.scan(vectors[chosen]), strict=True):
         own = np.flatnonzero(owners == owners[position])
         # A question also stands in its answer's item, which goes with it.
-        answers = [i for i in own if items[i].role == "answer"] if position == own[0] and not lonely else []
+        answers = [i for i in own if items[int(i)].role == "answer"] if position == own[0] and not lonely else []
         in_scope.append(retriever.retrieve(message, scores, np.array([position, *answers]), own))
         if several:
             near.append(retriever.retrieve(message, scores, own, own))
@@ -115,9 +115,7 @@ def choose_weight(held_out: Heldout) -> float:
 
     def hits(weight: float) -> int:
         ranked = [r.ranked(weight) for r in held_out.in_scope]
-        return sum(
-            bool(c) and c[0].entry == expected for c, expected in zip(ranked, held_out.expected, strict=True)
-        )
+        return sum(bool(c) and c[0].entry == expected for c, expected in zip(ranked, held_out.expected, strict=True))
 
     return max(WEIGHTS, key=lambda weight: (hits(weight), -weight))
 
@@ -135,9 +133,7 @@ def calibrate(
         out_of_scope_share: expected share of messages that the FAQ does not answer.
     """
     notes = list(held_out.notes)
-    in_scope = [
-        _scored(r.ranked(weight), int(e)) for r, e in zip(held_out.in_scope, held_out.expected, strict=True)
-    ]
+    in_scope = [_scored(r.ranked(weight), int(e)) for r, e in zip(held_out.in_scope, held_out.expected, strict=True)]
     near = [_scored(r.ranked(weight), None) for r in held_out.near]
     far = [_scored(r.ranked(weight), None) for r in held_out.retriever.unknown(out_of_scope)]
     # A bank's FAQ does answer some of what is out of scope for a shop: such messages would teach it to be silent.
@@ -174,7 +170,9 @@ def calibration_error(confidence: Doubles, right: Booleans, weight: Doubles, bin
     """Mean distance between confidence and the share that is right, over bins of equal mass (Guo et al. 2017).
 
     Args:
-        confidence, right, weight: (n,) each; weights need not sum to 1.
+        confidence: (n,) probabilities.
+        right: (n,) whether each was right.
+        weight: (n,) of each; they need not sum to 1.
         bins: how many.
     """
     order = np.argsort(confidence, kind="stable")

@@ -1,10 +1,10 @@
 """What can go wrong with FAQs, messages and indexes; the root of the tree is `export.errors.FaqwireError`.
 
-    FaqwireError
-    +-- FaqError            a FAQ file is missing or has problems: one line each, with file, line and field
-    +-- MessagesError       a CSV of labelled messages cannot be used
-    +-- SealError
-        +-- FaqIndexError   an index is missing, damaged, of a newer format, or belongs to another model
+FaqwireError
++-- FaqError            a FAQ file is missing or has problems: one line each, with file, line and field
++-- MessagesError       a CSV of labelled messages cannot be used
++-- SealError
+    +-- FaqIndexError   an index is missing, damaged, of a newer format, or belongs to another model
 """
 
 from collections.abc import Sequence

@@ -73,9 +73,7 @@ def judge(
     ]
 
 
-def _judge(
-    message: Labelled, vector: Floats, index: FaqIndex, search: Search, exact: Search, today: date
-) -> Judged:
+def _judge(message: Labelled, vector: Floats, index: FaqIndex, search: Search, exact: Search, today: date) -> Judged:
     outcome = _drive(message.text, vector, index, search, today)
     ranked = [c.entry for c in outcome.candidates]
     agrees = None

@@ -1,14 +1,13 @@
 """An index: a FAQ's entries and items, ready to search, in one sealed folder.
 
-    manifest.json   `IndexManifest`: the model it belongs to, how it is searched, what calibration found
-    faq.json        header and entries
-    vectors.npy     (items, dimension) float32, unit length; memory-mapped
-    owners.npy      (items,) int64, the entry of every item
-    centroids.npy   (entries, dimension) float32, unit length, the mean direction of each entry's items
-    items.ann       Annoy's trees; memory-mapped, shared by all processes
+manifest.json   `IndexManifest`: the model it belongs to, how it is searched, what calibration found
+faq.json        header and entries
+vectors.npy     (items, dimension) float32, unit length; memory-mapped
+owners.npy      (items,) int64, the entry of every item
+centroids.npy   (entries, dimension) float32, unit length, the mean direction of each entry's items
+items.ann       Annoy's trees; memory-mapped, shared by all processes
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path

@@ -10,7 +10,6 @@ finds the old version or the new one, whole.
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def use_version(root: Path, name: str) -> None:
         with tempfile.TemporaryDirectory(prefix=".link.", dir=root) as aside:
             link = Path(aside) / CURRENT
             link.symlink_to(Path(VERSIONS) / name)
-            os.replace(link, root / CURRENT)
+            link.replace(root / CURRENT)
     except OSError as exc:
         raise FaqIndexError(f"{root / CURRENT} cannot be replaced ({exc.strerror})") from exc
 

@@ -4,13 +4,12 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 
 import structlog
-from websockets.asyncio.server import ServerConnection, serve
 from websockets.asyncio.server import Server as WebsocketServer
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import NegotiationError
-from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from export.runtime.tokens import Tokens
@@ -27,6 +26,11 @@ from server.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
+def local_date() -> date:
+    """The day where the server runs, by which entries are valid or not."""
+    return datetime.now().astimezone().date()
+
+
 class Server:
     """A faqwire server in the running event loop.
 
@@ -38,10 +42,10 @@ class Server:
         today: the day, for entries that are valid only at times.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = date.today) -> None:
+    def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = local_date) -> None:
         self._engine = engine
         self._settings = settings
-        self._batcher: MicroBatcher[Tokens, Floats] = MicroBatcher(
+        self._batcher = MicroBatcher[Tokens, Floats](
             engine.encode,
             length=len,
             lanes=engine.encoder.sessions,
@@ -162,7 +166,7 @@ class Server:
         self._connections.add(connection)
         try:
             await connection.serve()
-        except Exception:
+        except Exception:  # noqa: BLE001 one client's fault must not be another's
             _log.exception("connection failed")
             await websocket.close(1011, "internal error")
         finally:
@@ -185,9 +189,9 @@ class Server:
         }
 
 
-def _select_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def _select_subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a client that offers none is taken at its word, one that offers others is refused."""
-    del protocol
+    del connection
     if not offered:
         return None
     if SUBPROTOCOL in offered:

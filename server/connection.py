@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from websockets.asyncio.server import ServerConnection
@@ -118,9 +119,7 @@ class Connection:
             raise InvalidText(f"text has {len(ask.text)} characters; at most {limits.max_text} are read")
         budget = limits.budget_ms if ask.budget_ms is None else ask.budget_ms
         if not limits.min_budget_ms <= budget <= limits.max_budget_ms:
-            raise InvalidBudget(
-                f"budget_ms is {budget}; it may be {limits.min_budget_ms} to {limits.max_budget_ms}"
-            )
+            raise InvalidBudget(f"budget_ms is {budget}; it may be {limits.min_budget_ms} to {limits.max_budget_ms}")
         task = asyncio.create_task(self._answer(ask, arrived, arrived + budget / 1000))
         self._active[ask.id] = task
         self._tasks.add(task)
@@ -135,7 +134,7 @@ class Connection:
             _log.debug("answered", id=ask.id, decision=message.decision, ms=message.timing_ms["total"])
         except RequestError as exc:
             message = error_message(ask.id, exc)
-        except Exception:
+        except Exception:  # noqa: BLE001 every ask ends in exactly one reply
             _log.exception("message failed", id=ask.id)
             message = error_message(ask.id, Internal("the server failed on this message; its log says how"))
         finally:
@@ -143,7 +142,5 @@ class Connection:
         await self._send(message)
 
     async def _send(self, message: ServerMessage) -> None:
-        try:
+        with suppress(ConnectionClosed):  # nobody is left to tell
             await self._websocket.send(encode(message))
-        except ConnectionClosed:
-            pass  # nobody is left to tell

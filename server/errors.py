@@ -1,21 +1,21 @@
 """What can go wrong while serving; the root of the tree is `export.errors.FaqwireError`.
 
-    FaqwireError
-    +-- SettingsError           a setting is unknown or out of its range
-    +-- ListenError             the port cannot be listened on
-    +-- ClientError             the Python client cannot reach a server, or got an error from it
-    +-- RequestError            one request failed; becomes an `error` message, and its class says which:
-        |                       code                    retryable
-        +-- InvalidMessage      invalid_message         no
-        +-- UnknownType         unknown_type            no
-        +-- InvalidText         invalid_text            no
-        +-- InvalidBudget       invalid_budget          no
-        +-- DuplicateId         duplicate_id            no
-        +-- TooManyInFlight     too_many_in_flight      yes
-        +-- Overloaded          overloaded              yes
-        +-- DeadlineExceeded    deadline_exceeded       yes
-        +-- ShuttingDown        shutting_down           yes
-        +-- Internal            internal                yes
+FaqwireError
++-- SettingsError           a setting is unknown or out of its range
++-- ListenError             the port cannot be listened on
++-- ClientError             the Python client cannot reach a server, or got an error from it
++-- RequestError            one request failed; becomes an `error` message, and its class says which:
+    |                       code                    retryable
+    +-- InvalidMessage      invalid_message         no
+    +-- UnknownType         unknown_type            no
+    +-- InvalidText         invalid_text            no
+    +-- InvalidBudget       invalid_budget          no
+    +-- DuplicateId         duplicate_id            no
+    +-- TooManyInFlight     too_many_in_flight      yes
+    +-- Overloaded          overloaded              yes
+    +-- DeadlineExceeded    deadline_exceeded       yes
+    +-- ShuttingDown        shutting_down           yes
+    +-- Internal            internal                yes
 """
 
 from typing import ClassVar

@@ -3,7 +3,7 @@
 msgspec validates when it decodes, not when it constructs: what the server sends is right because it is typed.
 """
 
-from typing import Literal
+import contextlib
 
 import msgspec
 
@@ -199,10 +199,8 @@ def decode(frame: str | bytes) -> ClientMessage:
 
 def _explain(frame: str, problem: Exception) -> Undecodable:
     envelope = _Envelope()
-    try:
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
         envelope = _envelope.decode(frame)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pass
     request_id = envelope.id if envelope.id is not None and 1 <= len(envelope.id) <= MAX_ID else None
     if envelope.type is not None and envelope.type not in _CLIENT_TYPES:
         kinds = ", ".join(sorted(_CLIENT_TYPES))

@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(description="most messages waiting for the model", ge=1)] = 1024
     max_batch: Annotated[int, Field(description="most messages of a batch", ge=1, le=1024)] = 32
     max_batch_tokens: Annotated[int, Field(description="most tokens of a batch, padding included", ge=16)] = 4096
-    drain_seconds: Annotated[float, Field(description="how long a stopping server finishes what is in flight", ge=0)] = 5
+    drain_seconds: Annotated[
+        float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0)
+    ] = 5.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least level to log")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], Field(description='"auto" is console on a terminal, else json')

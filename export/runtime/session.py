@@ -8,7 +8,6 @@ there says why.
 import ctypes
 import platform
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +44,7 @@ class Device:
 
 def gpu_count() -> int:
     """How many CUDA devices the driver reports; 0 where there is no driver."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    library = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)
     except OSError:
@@ -61,13 +60,14 @@ def has_fast_int8() -> bool:
 
     Without those instructions 8-bit products on x86 are slower than they should be and saturate, which costs accuracy.
     """
-    if sys.platform == "linux":
+    system = platform.system()  # not sys.platform: type checkers would call the other branches unreachable
+    if system == "Linux":
         try:
             flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
         except OSError:
             return False
         return bool(flags & {"avx512_vnni", "avx_vnni", "asimddp"})
-    if sys.platform == "darwin" and platform.machine() == "arm64":
+    if system == "Darwin" and platform.machine() == "arm64":
         probe = ["/usr/sbin/sysctl", "-n", "hw.optional.arm.FEAT_DotProd"]
         answer = subprocess.run(probe, capture_output=True, text=True, check=False)  # noqa: S603 a constant command
         return answer.stdout.strip() == "1"

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
-
 class TableError(Exception):
     """A file is not the table that was expected; the reader turns this into its own error."""
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 
@@ -60,7 +60,7 @@ def command(
 class _Background:
     """An event loop in a thread of its own: it answers the server's pings while a person thinks."""
 
-    def __enter__(self) -> "_Background":
+    def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="connection", daemon=True)
         self._thread.start()

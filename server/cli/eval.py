@@ -1,7 +1,7 @@
 """`faqwire eval`: how good the answers are."""
 
 import tempfile
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,12 @@ def command(
         say(f"asking {len(labelled):,} messages")
         serving = BiEncoder(bundle, variant, device, threads=usable_cores())
         judged = judge(
-            labelled, index, index.search(settings.search), serving, date.today(), reporter.encoding(len(labelled))
+            labelled,
+            index,
+            index.search(settings.search),
+            serving,
+            datetime.now().astimezone().date(),
+            reporter.encoding(len(labelled)),
         )
         report = summarise(judged, index)
     if as_json:

@@ -23,7 +23,7 @@ def _variants(ctx: click.Context, param: click.Parameter, value: str) -> tuple[V
 @click.argument("model", required=False)
 @click.option("-o", "--output", type=PATH, default=Path("var/model"), show_default=True, help="Folder of the bundle.")
 @click.option("--variants", callback=_variants, default="fp32,int8,fp16", show_default=True, help="Precisions to make.")
-@click.option("--max-tokens", type=click.IntRange(8), help="Cut inputs to this many tokens.  [default: the model's limit]")
+@click.option("--max-tokens", type=click.IntRange(8), help="Cut inputs to this many tokens.  [default: the model's]")
 @click.option("--prefix", help="Put before every text.  [default: the model's query prompt, if it has one]")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
 @click.option("--force", is_flag=True, help="Export even what is up to date.")

@@ -1,0 +1,73 @@
+# faqwire: everything a newcomer needs is `make demo`; everything a contributor needs is `make check`.
+
+PYTHON ?= python3
+VENV ?= .venv
+FAQWIRE = $(VENV)/bin/faqwire
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+# Pinned versions; `make pins` renews them.
+PINS = constraints.txt
+HOST ?= 127.0.0.1
+PORT ?= 8765
+
+.PHONY: help demo test check lint format types arrows pins clean
+
+help:
+	@echo "make demo    set up, export the model, build the sample FAQ's index, and serve it on port $(PORT)"
+	@echo "make test    set up what tests need, and pass them"
+	@echo "make check   lint, types, import arrows, then test"
+	@echo "make format  let ruff format the code"
+	@echo "make clean   remove everything that was made, the virtual environment included"
+
+demo: $(VENV)/.demo
+	@$(FAQWIRE) export
+	@$(FAQWIRE) build intents/samples/shop.yaml
+	@exec $(FAQWIRE) serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+check: lint types arrows test
+
+lint: $(VENV)/.check
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+format: $(VENV)/.check
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+types: $(VENV)/.check
+	$(VENV)/bin/mypy
+
+arrows: $(VENV)/.check
+	$(VENV)/bin/lint-imports
+
+# What is pinned is what this environment holds, less local version labels. The file's comments stay, and so do the
+# lines before the first blank one: packages of other platforms, which are not here.
+pins: $(VENV)/.check
+	sed '/^$$/q' $(PINS) > $(PINS).new
+	$(PIP) freeze --exclude-editable --exclude faqwire | sed -E 's/\+[a-z0-9.]+$$//' >> $(PINS).new
+	mv $(PINS).new $(PINS)
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "faqwire needs Python 3.11 or newer; \
+	name one with PYTHON=..., for example: make demo PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c $(PINS) pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml $(PINS)
+	@echo "installing into $(VENV): the first time this fetches some hundred MB"
+	$(PIP) install -q -c $(PINS) -e '.[build,export]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) install -q -c $(PINS) --group test
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) install -q -c $(PINS) --group check
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache var dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
