@@ -46,7 +46,7 @@ from export.source import Source, find_source
 
 VARIANTS: tuple[Variant, ...] = ("fp32", "int8", "fp16")
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
-_OWN_CODE = ("convert.py", "golden.py", "graph.py", "parity.py", "quantize.py")
+_OWN_CODE = ("convert.py", "golden.py", "graph.py", "int8/*.py", "parity.py")
 
 Report = Callable[[str], None]
 
@@ -202,7 +202,7 @@ def _make_smaller(variant: Variant, folder: Path, kind: Kind, reference: _Refere
     import onnx
 
     from export.graph import to_fp16
-    from export.quantize import quantize
+    from export.int8 import quantize
 
     fp32, target = folder / "model.fp32.onnx", folder / f"model.{variant}.onnx"
     if variant == "int8":
@@ -311,7 +311,10 @@ def _recipe(
         for pattern in ("*.json", "*.txt")
         for path in sorted(source.folder.rglob(pattern))
     }
-    code = {name: sha256_of(Path(__file__).with_name(name)) for name in _OWN_CODE}
+    own = Path(__file__).parent
+    code = {
+        path.relative_to(own).as_posix(): sha256_of(path) for pattern in _OWN_CODE for path in sorted(own.glob(pattern))
+    }
     parts = (FORMAT, source.name, source.revision, source.weights, settings, variants, max_tokens, prefix, made_with)
     return hashlib.sha256(msgspec.json.encode((*parts, code), order="deterministic")).hexdigest()
 

@@ -320,7 +320,8 @@ def _answer_at(values: Doubles, samples: Samples, target: float) -> float:
     order = np.argsort(-values, kind="stable")
     weight = samples.weight[order]
     precision = np.cumsum(weight * samples.right[order]) / np.cumsum(weight)
-    enough = np.flatnonzero(precision >= target)
+    last_of_equals = np.append(np.diff(values[order]) != 0, True)  # a threshold takes all of equal confidence, or none
+    enough = np.flatnonzero((precision >= target) & last_of_equals)
     return float(values[order][enough[-1]]) if len(enough) else 1.01
 
 

@@ -8,7 +8,9 @@ def normalise(text: str) -> str:
 
     "  Where's my ORDER??" and "where's my order" are the same; a text of punctuation alone stays as it is.
     """
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    # Case folding takes some composed letters apart, hence the second normalisation.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = " ".join(folded.split())
     start, end = 0, len(folded)
     while start < end and _is_trimmed(folded[start]):
         start += 1

@@ -26,12 +26,12 @@ def read_table(path: Path, any_of: Sequence[Sequence[str]]) -> Iterator[tuple[in
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [name.strip() for name in next(filter(None, reader), [])]
             if not header:
                 raise TableError(path, 0, "is empty; a header row is expected")
             if not any(set(columns) <= set(header) for columns in any_of):
                 wanted = " or ".join("`" + ",".join(columns) + "`" for columns in any_of)
-                raise TableError(path, 1, f"has the columns {header}; {wanted} are needed")
+                raise TableError(path, reader.line_num, f"has the columns {header}; {wanted} are needed")
             line = reader.line_num + 1
             for row in reader:
                 if len(row) > len(header):

@@ -59,6 +59,13 @@ class _Reader:
     _visited: set[int] = field(default_factory=set)
 
     def read(self) -> tuple[Header | None, list[Located]]:
+        try:
+            return self._read()
+        except RecursionError:
+            self.problems.append(Problem(self.file, 0, "", "is nested too deeply to be a FAQ"))
+            return None, []
+
+    def _read(self) -> tuple[Header | None, list[Located]]:
         root = self._parse()
         if root is None:
             return None, []
@@ -77,9 +84,10 @@ class _Reader:
         return header, []
 
     def _parse(self) -> Any:
+        text = ""
         try:
-            with self.file.open(encoding="utf-8-sig") as stream:
-                root = yaml.compose(stream, Loader=_LOADER)
+            text = self.file.read_text(encoding="utf-8-sig")
+            root = yaml.compose(text, Loader=_LOADER)
         except UnicodeDecodeError as exc:
             self.problems.append(Problem(self.file, 0, "", f"is not UTF-8 ({exc.reason} at byte {exc.start})"))
         except OSError as exc:
@@ -87,10 +95,10 @@ class _Reader:
         except yaml.MarkedYAMLError as exc:
             line = exc.problem_mark.line + 1 if exc.problem_mark else 0
             self.problems.append(Problem(self.file, line, "", f"is not valid YAML: {exc.problem or exc}"))
-        except yaml.YAMLError as exc:
-            self.problems.append(Problem(self.file, 0, "", f"is not valid YAML: {exc}"))
-        except RecursionError:
-            self.problems.append(Problem(self.file, 0, "", "is nested too deeply to be a FAQ"))
+        except yaml.reader.ReaderError as exc:
+            line = text.count("\n", 0, text.find(chr(exc.character))) + 1
+            sentence = f"is not valid YAML: {exc.reason} (U+{exc.character:04X})"
+            self.problems.append(Problem(self.file, line, "", sentence))
         else:
             if root is None:
                 self.problems.append(Problem(self.file, 0, "", "is empty; a FAQ has a list of entries"))

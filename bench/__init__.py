@@ -1,0 +1,1 @@
+"""Measure what is promised; each module is one recipe, and its results are in `bench/results`."""

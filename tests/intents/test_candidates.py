@@ -1,0 +1,140 @@
+"""From the similarities of items to candidates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intents.candidates import MAX_CANDIDATES, EntryScorer, centroids_of, nearest_of_each, rank, unit
+from intents.search import Floats
+
+SIMILARITIES = st.floats(min_value=-1, max_value=1, width=32)
+ROWS = st.lists(st.tuples(SIMILARITIES, SIMILARITIES), min_size=1, max_size=25)
+WEIGHTS = st.sampled_from([0.0, 0.25, 1.0, 2.0])
+
+
+def floats(values: Sequence[float]) -> Floats:
+    """Values as the encoder gives them."""
+    return np.array(values, dtype=np.float32)
+
+
+@given(ROWS, WEIGHTS)
+def test_candidates_stand_best_first(rows: list[tuple[float, float]], weight: float) -> None:
+    """Scores never rise along the list, equal ones stand by entry, and only the best few are kept."""
+    nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
+    found = rank(np.arange(len(rows)), nearest, centroid, weight, float(nearest.min()))
+    assert len(found) == min(len(rows), MAX_CANDIDATES)
+    assert [(-c.score, c.entry) for c in found] == sorted((-c.score, c.entry) for c in found)
+    best = ((nearest + weight * centroid) / (1 + weight)).max()
+    assert found[0].score == pytest.approx(float(best), abs=1e-6)
+
+
+@given(ROWS, WEIGHTS)
+def test_the_margin_is_the_distance_to_the_best_other_entry(rows: list[tuple[float, float]], weight: float) -> None:
+    """The first candidate's margin is never negative; the others' are their distance to the first, never positive."""
+    nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
+    first, *others = rank(np.arange(len(rows)), nearest, centroid, weight, float(nearest.min()))
+    assert first.margin >= 0
+    if others:
+        assert first.margin == pytest.approx(first.score - others[0].score)
+    assert all(c.margin == pytest.approx(c.score - first.score) and c.margin <= 0 for c in others)
+
+
+def test_a_lone_entry_is_compared_with_what_was_not_retrieved() -> None:
+    """An entry that was not retrieved is at most as near as the worst item that was."""
+    (only,) = rank(np.array([4]), floats([0.75]), floats([0.75]), 1.0, 0.25)
+    assert (only.entry, only.score, only.margin) == (4, 0.75, 0.5)
+
+
+def test_a_lone_entry_below_its_own_items_has_no_margin() -> None:
+    """A far centroid may pull the score below the worst item: the margin is then 0, and never negative."""
+    (only,) = rank(np.array([0]), floats([0.5]), floats([0.0]), 1.0, 0.5)
+    assert only.margin == 0
+
+
+@given(ROWS)
+def test_weight_0_is_the_nearest_phrasing(rows: list[tuple[float, float]]) -> None:
+    """Without a weight the centroid has no say: the score is the nearest item's similarity."""
+    nearest = floats([a for a, _ in rows])
+    found = rank(np.arange(len(rows)), nearest, floats([b for _, b in rows]), 0.0, -1.0)
+    assert all(c.score == pytest.approx(float(nearest[c.entry]), abs=1e-7) for c in found)
+
+
+@given(ROWS, WEIGHTS, st.data())
+def test_a_nearer_item_never_harms_its_entry(
+    rows: list[tuple[float, float]], weight: float, data: st.DataObject
+) -> None:
+    """When one of an entry's similarities rises, its score and its margin do not fall, nor does its place."""
+    entry = data.draw(st.integers(min_value=0, max_value=len(rows) - 1))
+    nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
+    last = float(nearest.min())
+    before = rank(np.arange(len(rows)), nearest, centroid, weight, last)
+    raised = nearest.copy()
+    raised[entry] = min(1.0, raised[entry] + 0.25)
+    after = rank(np.arange(len(rows)), raised, centroid, weight, last)
+    places = [c.entry for c in before]
+    if entry in places:
+        place = [c.entry for c in after].index(entry)
+        assert place <= places.index(entry)
+        assert after[place].score >= before[places.index(entry)].score
+        assert after[place].margin >= before[places.index(entry)].margin - 1e-6
+
+
+def test_ranking_nothing_gives_nothing() -> None:
+    """Where nothing was retrieved there are no candidates."""
+    nothing = floats([])
+    assert rank(np.array([], dtype=np.int64), nothing, nothing, 1.0, 0.0) == []
+
+
+def test_each_entry_counts_its_best_item() -> None:
+    """Of items that stand best first, an entry's first one is its similarity."""
+    entries, scores = nearest_of_each(np.array([7, 2, 7, 2, 5]), floats([0.9, 0.8, 0.7, 0.6, 0.5]))
+    assert dict(zip(entries.tolist(), scores.tolist(), strict=True)) == pytest.approx({7: 0.9, 2: 0.8, 5: 0.5})
+
+
+@pytest.fixture
+def scorer() -> EntryScorer:
+    """Three entries: two items along x, one along y, one along z."""
+    vectors = floats([1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]).reshape(4, 3)
+    owners = np.array([0, 0, 1, 2])
+    return EntryScorer(owners, centroids_of(vectors, owners, 3), 1.0)
+
+
+def test_scores_join_the_nearest_item_and_the_centroid(scorer: EntryScorer) -> None:
+    """A candidate's score is the weighted mean of its nearest item's and its centroid's similarity."""
+    vector = floats([0.8, 0.6, 0.0])
+    found = scorer.candidates(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0]))
+    assert [c.entry for c in found] == [0, 1, 2]
+    assert [c.score for c in found] == pytest.approx([0.8, 0.6, 0.0], abs=1e-6)
+    assert found[0].margin == pytest.approx(0.2, abs=1e-6)
+
+
+def test_entries_that_are_not_allowed_are_left_out(scorer: EntryScorer) -> None:
+    """A mask takes entries out as if they had not been retrieved, also out of the margin."""
+    vector = floats([0.8, 0.6, 0.0])
+    allowed = np.array([True, False, True])
+    found = scorer.candidates(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0]), allowed)
+    assert [c.entry for c in found] == [0, 2]
+    assert found[0].margin == pytest.approx(0.8, abs=1e-6)
+    assert scorer.candidates(vector, np.array([0]), floats([0.8]), np.array([False, True, True])) == []
+
+
+def test_nothing_retrieved_gives_no_candidates(scorer: EntryScorer) -> None:
+    """A search that found nothing has no candidates."""
+    assert scorer.candidates(floats([1, 0, 0]), np.array([], dtype=np.int64), floats([])) == []
+
+
+def test_centroids_are_mean_directions() -> None:
+    """A centroid is the direction of the sum of an entry's vectors; an entry without items has none."""
+    vectors = floats([1, 0, 0, 1, 0, 1]).reshape(3, 2)
+    centroids = centroids_of(vectors, np.array([0, 0, 2]), 3)
+    half = 2**-0.5
+    np.testing.assert_allclose(centroids, [[half, half], [0, 0], [0, 1]], atol=1e-6)
+    assert centroids.dtype == np.float32
+
+
+def test_unit_rows_have_length_one() -> None:
+    """Rows are scaled to unit length; zeros, which have no direction, stay zeros."""
+    np.testing.assert_allclose(unit(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]], atol=1e-6)
