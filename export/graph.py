@@ -64,7 +64,7 @@ def _dimension(model: Any) -> int | str:
 
 
 def _normalise(graph: Any, source: str, target: str) -> None:
-    graph.node.append(helper.make_node("LpNormalization", [source], [target], name=f"{target}_unit", axis=-1, p=2))
+    graph.node.append(helper.make_node("LpNormalization", [source], [target], name=f"{source}_to_unit", axis=-1, p=2))
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
