@@ -48,6 +48,8 @@ VARIANTS: tuple[Variant, ...] = ("fp32", "int8", "fp16")
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
 _OWN_CODE = ("convert.py", "golden.py", "graph.py", "int8/*.py", "parity.py")
 
+_UNMEASURED = Parity(mean=0.0, min=0.0, batch_min=0.0, provider="")
+
 Report = Callable[[str], None]
 
 
@@ -114,17 +116,24 @@ def export_model(
     with staged(target, MANIFEST, error=BundleError) as folder, _quiet():
         report(f"loading {source.name}")
         reference = _load_reference(source, max_tokens, prefix)
+        expected = reference.outputs()
         shutil.copyfile(source.folder / TOKENIZER, folder / TOKENIZER)
+        files = {variant: f"model.{variant}.onnx" for variant in wanted}
+        report("making fp32")
+        opset = _make_fp32(source, folder / files["fp32"], normalised=reference.normalised)
+        for variant in wanted[1:]:
+            report(f"making {variant}")
+            _make_smaller(variant, folder / files["fp32"], folder / files[variant], source.kind, reference)
         manifest = BundleManifest(
             format=FORMAT,
             kind=source.kind,
             source=ModelSource(model=source.name, revision=source.revision, weights=source.weights),
             pooling=reference.pooling,
-            dimension=0,
+            dimension=expected.shape[1] if source.kind == "bi-encoder" else 1,
             max_tokens=reference.max_tokens,
             prefix=reference.prefix,
-            opset=0,
-            variants={},
+            opset=opset,
+            variants={variant: VariantInfo(file=file, parity=_UNMEASURED) for variant, file in files.items()},
             made_with=made_with,
             recipe=recipe,
             fingerprint=fingerprint(
@@ -136,29 +145,13 @@ def export_model(
                 prefix=reference.prefix,
             ),
         )
-        expected = reference.outputs()
-        for variant in wanted:
-            report(f"making {variant}")
-            file = f"model.{variant}.onnx"
-            if variant == "fp32":
-                opset = _make_fp32(source, folder / file, normalised=reference.normalised)
-                dimension = expected.shape[1] if source.kind == "bi-encoder" else 1
-                manifest = msgspec.structs.replace(manifest, opset=opset, dimension=dimension)
-            else:
-                _make_smaller(variant, folder, source.kind, reference)
+        measured = {}
+        for variant, file in files.items():
             report(f"comparing {variant} with torch")
-            info = VariantInfo(file=file, parity=_unmeasured())
-            manifest = msgspec.structs.replace(manifest, variants={**manifest.variants, variant: info})
-            measured = _measure(Bundle(folder, manifest), variant, expected)
-            parity.check(variant, measured)
-            info = VariantInfo(file=file, parity=measured)
-            manifest = msgspec.structs.replace(manifest, variants={**manifest.variants, variant: info})
-        seal(folder, manifest, MANIFEST)
+            measured[variant] = VariantInfo(file=file, parity=_measure(Bundle(folder, manifest), variant, expected))
+            parity.check(variant, measured[variant].parity)
+        seal(folder, msgspec.structs.replace(manifest, variants=measured), MANIFEST)
     return Exported(open_bundle(target), up_to_date=False)
-
-
-def _unmeasured() -> Parity:
-    return Parity(mean=0.0, min=0.0, batch_min=0.0, provider="")
 
 
 def _measure(bundle: Bundle, variant: Variant, expected: Floats) -> Parity:
@@ -197,18 +190,22 @@ def _make_fp32(source: Source, target: Path, *, normalised: bool) -> int:
     return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})
 
 
-def _make_smaller(variant: Variant, folder: Path, kind: Kind, reference: _Reference) -> None:
-    """Derive int8 or fp16 from the fp32 graph that is in the folder."""
+def _make_smaller(variant: Variant, fp32: Path, target: Path, kind: Kind, reference: _Reference) -> None:
+    """Derive int8 or fp16 from the fp32 graph."""
     import onnx
 
     from export.graph import to_fp16
     from export.int8 import quantize
 
-    fp32, target = folder / "model.fp32.onnx", folder / f"model.{variant}.onnx"
-    if variant == "int8":
-        onnx.save(quantize(onnx.load(fp32)), target)
-    else:
-        to_fp16(fp32, target, kind, heads=reference.heads, hidden=reference.hidden)
+    try:
+        if variant == "int8":
+            onnx.save(quantize(onnx.load(fp32)), target)
+        else:
+            to_fp16(fp32, target, kind, heads=reference.heads, hidden=reference.hidden)
+    except Exception as exc:  # ONNX Runtime's optimizer meets graphs that it was not made for
+        raise ExportError(
+            f"the {variant} variant cannot be made of this model ({exc}); leave it out with --variants"
+        ) from exc
 
 
 class _BiEncoderReference:

@@ -72,8 +72,14 @@ def _default_folder() -> Path:
 
 
 def _download(model: str, revision: str | None) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as exc:
+        raise SourceError(
+            f"there is no folder {model} here, and looking for it on the Hugging Face hub needs the export extra; "
+            "install `faqwire[export]`"
+        ) from exc
 
     try:
         path = Path(snapshot_download(model, revision=revision, allow_patterns=_HUB_FILES))

@@ -292,21 +292,20 @@ def _fit(samples: Samples) -> Confidence:
     if samples.right.all() or not samples.right.any():
         # Nothing to separate: whatever the scores, the answer to "is it right" is the same.
         return Confidence(bias=20.0 if samples.right.all() else -20.0, score=0.0, margin=0.0)
-    while True:
+    while columns:
         features = np.column_stack(list(columns.values()))
         model = LogisticRegression(C=1e4, max_iter=1000)
         model.fit(features, samples.right, sample_weight=samples.weight * len(samples.weight))
-        weights = dict(zip(columns, model.coef_[0], strict=True))
+        weights = dict(zip(columns, map(float, model.coef_[0]), strict=True))
         # A negative weight would let confidence fall when a score rises; without that feature it is fitted again.
-        negative = [name for name, weight in weights.items() if weight < 0]
-        if not negative or len(columns) == 1:
-            break
-        del columns[min(negative, key=lambda name: weights[name])]
-    return Confidence(
-        bias=float(model.intercept_[0]),
-        score=max(0.0, float(weights.get("score", 0.0))),
-        margin=max(0.0, float(weights.get("margin", 0.0))),
-    )
+        worst = min(weights, key=lambda name: weights[name])
+        if weights[worst] >= 0:
+            bias = float(model.intercept_[0])
+            return Confidence(bias=bias, score=weights.get("score", 0.0), margin=weights.get("margin", 0.0))
+        del columns[worst]
+    # Neither tells right from wrong: every message is as likely to be right as any other.
+    share = float(np.clip(np.average(samples.right, weights=samples.weight), 1e-9, 1 - 1e-9))
+    return Confidence(bias=float(np.log(share / (1 - share))), score=0.0, margin=0.0)
 
 
 def _confidences(confidence: Confidence, samples: Samples) -> Doubles:

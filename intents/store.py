@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.sealed import verify_files
 from intents.errors import FaqIndexError
 from intents.index import IndexManifest, read_index_manifest, remedy
 
@@ -98,7 +99,7 @@ def use_version(root: Path, name: str) -> None:
     folder = version_folder(root, name)
     if Path(name).name != name or not folder.is_dir():
         raise FaqIndexError(f"{root} has no version {name}; `faqwire index list --index {root}` shows those it has")
-    read_index_manifest(folder, root)
+    verify_files(folder, read_index_manifest(folder, root), remedy=remedy(root), error=FaqIndexError)
     try:
         with tempfile.TemporaryDirectory(prefix=".link.", dir=root) as aside:
             link = Path(aside) / CURRENT

@@ -184,8 +184,17 @@ class MicroBatcher(Generic[T, R]):
             lane = self._idle.pop()
             self._running[lane] = now
             self._quiet.clear()
-            task = loop.run_in_executor(self._threads[lane], self._run, [r.item for r in batch], lane)
+            task = loop.run_in_executor(self._threads[lane], self._run_in_lane, [r.item for r in batch], lane)
             task.add_done_callback(partial(self._finish, lane, batch))
+
+    def _run_in_lane(self, items: list[T], lane: int) -> Sequence[R]:
+        try:
+            results = self._run(items, lane)
+        except StopIteration as exc:  # no future can carry it: the lane would never be idle again
+            raise RuntimeError("the model raised StopIteration") from exc
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} requests")
+        return results
 
     def _finish(self, lane: int, batch: list[Request[T, R]], task: "asyncio.Future[Sequence[R]]") -> None:
         now = asyncio.get_running_loop().time()
@@ -196,10 +205,6 @@ class MicroBatcher(Generic[T, R]):
             self._quiet.set()
         problem = task.exception()
         results = [] if problem else task.result()
-        if problem is None and len(results) != len(batch):
-            problem = RuntimeError(f"{len(results)} results for {len(batch)} requests")
-        if problem is not None:
-            _log.error("batch failed", lane=lane, requests=len(batch), exc_info=problem)
         for position, request in enumerate(batch):
             if request.future.done():
                 continue
@@ -209,6 +214,8 @@ class MicroBatcher(Generic[T, R]):
                 request.future.set_result(results[position])
         if not self._closing:
             self._dispatch()
+        if problem is not None:  # last: where nobody reads the log any more, writing it fails too
+            _log.error("batch failed", lane=lane, requests=len(batch), exc_info=problem)
 
     def _drain_ms(self) -> int:
         """When what waits now will have left, by the pace of the last batches."""

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from export.errors import ExportError
 from export.int8.graph import Graph
 from export.int8.linears import Floats, Linear
 
@@ -33,14 +34,22 @@ class Moments:
 
 def random_samples(model: Any) -> Iterator[Feeds]:
     """Inputs of random tokens, the same on every call, in three lengths."""
-    tables = [t.dims for t in model.graph.initializer if len(t.dims) == 2]
-    vocabulary = max(dims[0] for dims in tables)
+    vocabulary = _vocabulary(model)
     generator = np.random.default_rng(0)
     for count, length in ((32, 8), (16, 16), (8, 32)):
         ids = generator.integers(0, vocabulary, (count, length))
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         feeds["token_type_ids"] = np.zeros_like(ids)
         yield {i.name: feeds[i.name] for i in model.graph.input}
+
+
+def _vocabulary(model: Any) -> int:
+    """How many tokens there are: rows of the table that token ids look up."""
+    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "input_ids"}
+    rows = [tensor.dims[0] for tensor in model.graph.initializer if tensor.name in tables]
+    if not rows:
+        raise ExportError("no table of token embeddings was found")
+    return int(min(rows))
 
 
 def measure(model: Any, values: list[str], samples: Iterable[Feeds]) -> dict[str, Moments]:

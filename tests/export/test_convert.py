@@ -9,6 +9,7 @@ from export import parity
 from export.bundle import Bundle, open_bundle
 from export.convert import export_model
 from export.errors import BundleError, ExportError, ParityError
+from export.golden import PAIRS
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
 from export.runtime.session import CPU, Device
@@ -68,8 +69,8 @@ def test_cross_encoder_is_exported_by_the_same_command(cross: Path, tmp_path: Pa
     bundle = export_model(str(cross), tmp_path / "bundle").bundle
     assert bundle.manifest.kind == "cross-encoder"
     assert bundle.manifest.pooling is None
-    scores = {v: CrossEncoder(bundle, v, DEVICE).score(parity.PAIRS) for v in bundle.manifest.variants}
-    assert scores["fp32"].shape == (len(parity.PAIRS),)
+    scores = {v: CrossEncoder(bundle, v, DEVICE).score(PAIRS) for v in bundle.manifest.variants}
+    assert scores["fp32"].shape == (len(PAIRS),)
     assert np.ptp(scores["fp32"]) > 0.1, "the model tells its pairs apart, so agreement means something"
     np.testing.assert_allclose(scores["int8"], scores["fp32"], atol=0.2)
     np.testing.assert_allclose(scores["fp16"], scores["fp32"], atol=0.02)

@@ -1,9 +1,8 @@
-"""What the tests of `intents` share: a small FAQ with an entry of every sort, and quick builds of it."""
+"""What the tests of `intents` share: quick builds, and the index of a small FAQ with an entry of every sort."""
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,71 +12,14 @@ from export.bundle import Bundle
 from export.runtime.bi_encoder import BiEncoder
 from intents import build
 from intents.build import Built, Options, Reporter, build_index
-from intents.entries import Entry, Faq, Header
+from intents.entries import Faq
 from intents.index import FaqIndex, open_index
 from intents.store import current_folder
+from tests.intents.small import SMALL, Builder, Opener
 
 # How long an example takes depends on the machine, and says nothing about the code.
 settings.register_profile("intents", deadline=None)
 settings.load_profile("intents")
-
-SALE_BEGINS, SALE_ENDS = date(2026, 7, 1), date(2026, 7, 31)
-
-SMALL = Faq(
-    header=Header(name="Small shop"),
-    entries=(
-        Entry(
-            id="opening-hours",
-            question="When are you open?",
-            answer="We are open from **9 to 18**, Monday to Saturday.",
-            phrasings=("opening hours", "what time do you close", "are you open on saturdays", "shop hours today"),
-        ),
-        Entry(
-            id="returns",
-            question="How do I return something?",
-            answer="Print the label in your account and hand the parcel in.",
-            phrasings=("send an item back", "return policy", "i want to give it back", "where is the return label"),
-        ),
-        Entry(
-            id="shipping-cost",
-            question="What does shipping cost?",
-            answer="Shipping is 4.90, and free from 50.",
-            phrasings=("delivery fee", "how much is postage", "do you ship for free", "price of delivery"),
-        ),
-        Entry(
-            id="hello",
-            question="Hello",
-            answer="Hello! Ask me about orders, shipping, returns and our opening hours.",
-            phrasings=("hi there", "good morning", "hey you"),
-            kind="smalltalk",
-        ),
-        Entry(
-            id="human",
-            question="Can I talk to a person?",
-            answer="I am passing you on.",
-            phrasings=("speak to a human", "connect me with an agent", "real person please"),
-            kind="handoff",
-        ),
-        Entry(
-            id="summer-sale",
-            question="Is there a summer sale?",
-            answer="Everything is 20 % off in July.",
-            phrasings=("summer discount", "july sale", "when do the summer prices start"),
-            valid_from=SALE_BEGINS,
-            valid_to=SALE_ENDS,
-        ),
-        Entry(
-            id="fax",
-            question="What is your fax number?",
-            answer="We gave our fax machine away.",
-            phrasings=("send you a fax", "fax line"),
-            enabled=False,
-        ),
-    ),
-)
-
-Builder = Callable[..., Built]
-Opener = Callable[[Path], FaqIndex]
 
 
 @pytest.fixture(scope="session")
@@ -118,12 +60,9 @@ def small_root(build_quickly: Builder, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def root(small_root: Path, tmp_path: Path) -> Iterator[Path]:
+def root(small_root: Path, tmp_path: Path) -> Path:
     """A copy of the small FAQ's index, to do with as a test likes."""
-    copy = tmp_path / "index"
-    shutil.copytree(small_root, copy, symlinks=True)
-    yield copy
-    shutil.rmtree(copy, ignore_errors=True)
+    return shutil.copytree(small_root, tmp_path / "index", symlinks=True)
 
 
 @pytest.fixture(scope="session")

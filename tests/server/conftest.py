@@ -1,16 +1,19 @@
 """What the server's tests share: nothing may block the event loop, and one server for those that only ask."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
+from structlog.testing import capture_logs
 
 from server.app import Server
 from server.engine import Engine
 from tests.server.fakes import Device, HeldEngine
 
-ServerFactory = Callable[..., Any]
+ServerFactory = Callable[..., AbstractAsyncContextManager[Server]]
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,22 @@ def nothing_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not calls, "the event loop was blocked"
 
 
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What faqwire logs during the test, as events."""
+    with capture_logs() as events:
+        yield events
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_dropped(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail the test when a task or a callback ends in an exception that nobody takes."""
+    yield
+    gc.collect()  # tasks tell when they are thrown away
+    dropped = [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
+    assert not [message for message in dropped if "xception" in message]
+
+
 @pytest.fixture
 async def server(start_server: ServerFactory) -> AsyncIterator[Server]:
     """A real server of the sample shop."""
@@ -39,18 +58,29 @@ async def server(start_server: ServerFactory) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def device() -> Device:
-    """A device that holds its batches."""
-    return Device()
+async def device() -> AsyncIterator[Device]:
+    """A device that holds its batches until the test ends them."""
+    device = Device()
+    yield device
+    device.let_go()
 
 
 @pytest.fixture
 def held_engine(engine: Engine, device: Device) -> HeldEngine:
-    """The real engine, encoding when the test says so."""
+    """The real engine behind that device."""
     return HeldEngine(engine.encoder, engine.index, engine.search, device)
 
 
 @pytest.fixture
-def unseen() -> str:
-    """A message that equals no phrasing, so that it has to be encoded."""
-    return "pls tell me wheres the parcel i ordered on tuesday"
+def start_held(start_server: ServerFactory, held_engine: HeldEngine) -> ServerFactory:
+    """Start a real server whose encoder waits for the test; keyword arguments are settings."""
+
+    @asynccontextmanager
+    async def start(**changes: Any) -> AsyncIterator[Server]:
+        async with start_server(engine=held_engine, **changes) as server:
+            try:
+                yield server
+            finally:
+                held_engine.device.let_go()
+
+    return start

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from server.batching import MicroBatcher
 from server.errors import DeadlineExceeded, Internal, Overloaded, ShuttingDown
@@ -157,13 +157,12 @@ async def test_cancelled_request_never_reaches_the_device(batcher: Batcher, devi
     assert device.seen == ["a", "c"]
 
 
-async def test_exception_ends_its_own_batch_alone(batcher: Batcher, device: Device) -> None:
+async def test_exception_ends_its_own_batch_alone(batcher: Batcher, device: Device, logs: list[dict[str, Any]]) -> None:
     """What fails on the device ends the requests of that batch as internal, is logged once, and nothing else."""
     first, *others = (submit(batcher, item) for item in "abc")
     (await device.arrived.get()).finish()
-    with capture_logs() as logs:
-        (await device.arrived.get()).fail(RuntimeError("the session broke"))
-        ends = await asyncio.gather(*others, return_exceptions=True)
+    (await device.arrived.get()).fail(RuntimeError("the session broke"))
+    ends = await asyncio.gather(*others, return_exceptions=True)
     assert [type(end) for end in ends] == [Internal, Internal]
     assert [(log["event"], log["requests"], str(log["exc_info"])) for log in logs] == [
         ("batch failed", 2, "the session broke")

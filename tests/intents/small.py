@@ -1,0 +1,67 @@
+"""A small FAQ with an entry of every sort."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from intents.build import Built
+from intents.entries import Entry, Faq, Header
+from intents.index import FaqIndex
+
+Builder = Callable[..., Built]
+Opener = Callable[[Path], FaqIndex]
+
+SALE_BEGINS, SALE_ENDS = date(2026, 7, 1), date(2026, 7, 31)
+
+SMALL = Faq(
+    header=Header(name="Small shop"),
+    entries=(
+        Entry(
+            id="opening-hours",
+            question="When are you open?",
+            answer="We are open from **9 to 18**, Monday to Saturday.",
+            phrasings=("opening hours", "what time do you close", "are you open on saturdays", "shop hours today"),
+        ),
+        Entry(
+            id="returns",
+            question="How do I return something?",
+            answer="Print the label in your account and hand the parcel in.",
+            phrasings=("send an item back", "return policy", "i want to give it back", "where is the return label"),
+        ),
+        Entry(
+            id="shipping-cost",
+            question="What does shipping cost?",
+            answer="Shipping is 4.90, and free from 50.",
+            phrasings=("delivery fee", "how much is postage", "do you ship for free", "price of delivery"),
+        ),
+        Entry(
+            id="hello",
+            question="Hello",
+            answer="Hello! Ask me about orders, shipping, returns and our opening hours.",
+            phrasings=("hi there", "good morning", "hey you"),
+            kind="smalltalk",
+        ),
+        Entry(
+            id="human",
+            question="Can I talk to a person?",
+            answer="I am passing you on.",
+            phrasings=("speak to a human", "connect me with an agent", "real person please"),
+            kind="handoff",
+        ),
+        Entry(
+            id="summer-sale",
+            question="Is there a summer sale?",
+            answer="Everything is 20 % off in July.",
+            phrasings=("summer discount", "july sale", "when do the summer prices start"),
+            valid_from=SALE_BEGINS,
+            valid_to=SALE_ENDS,
+        ),
+        Entry(
+            id="fax",
+            question="What is your fax number?",
+            answer="We gave our fax machine away.",
+            phrasings=("send you a fax", "fax line"),
+            enabled=False,
+        ),
+    ),
+)

@@ -1,0 +1,200 @@
+"""Opening an index: whole and of the right model, or refused with a sentence."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from export.bundle import Bundle
+from export.sealed import seal
+from intents.entries import Entry, Faq, Header
+from intents.errors import FaqIndexError
+from intents.index import (
+    ANNOY,
+    CENTROIDS,
+    FAQ,
+    FORMAT,
+    MANIFEST,
+    OWNERS,
+    VECTORS,
+    FaqIndex,
+    IndexManifest,
+    open_index,
+    phrasings_of,
+    read_index_manifest,
+)
+from intents.search import AnnoySearch, ExactSearch
+from intents.store import current_folder
+from tests.intents.small import SALE_BEGINS, SALE_ENDS, SMALL, Opener
+
+FILES = (FAQ, VECTORS, OWNERS, CENTROIDS, ANNOY)
+DAY = timedelta(days=1)
+
+
+def reseal(root: Path, change: Callable[[Path], None] | None = None, **fields: object) -> None:
+    """Change a version and seal it again, as a faqwire with a fault might have written it."""
+    folder = current_folder(root)
+    manifest = read_index_manifest(folder, root)
+    if change is not None:
+        change(folder)
+    seal(folder, msgspec.structs.replace(manifest, **fields), MANIFEST)
+
+
+def test_the_manifest_names_every_file(small_index: FaqIndex, small_root: Path) -> None:
+    """Every file of an index is under the seal."""
+    assert set(small_index.manifest.files) == set(FILES)
+    assert {path.name for path in current_folder(small_root).iterdir()} == {*FILES, MANIFEST}
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
+def test_one_changed_byte_is_refused(root: Path, open_current: Opener, name: str, where: float) -> None:
+    """A byte that changed in any file is found before anything is served, and the file is named with what to do."""
+    path = current_folder(root) / name
+    data = bytearray(path.read_bytes())
+    position = int(where * len(data))
+    data[position] ^= 0x01
+    path.write_bytes(data)
+    with pytest.raises(FaqIndexError) as caught:
+        open_current(root)
+    assert str(path) in str(caught.value)
+    assert f"build it again with `faqwire build FAQ -o {root}`" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("length", [0, 1, -1])
+def test_a_truncated_file_is_refused(root: Path, open_current: Opener, name: str, length: int) -> None:
+    """A file that is cut short is found, wherever it was cut."""
+    path = current_folder(root) / name
+    # The manifest ends in a line break that means nothing.
+    path.write_bytes(path.read_bytes().rstrip()[:length])
+    with pytest.raises(FaqIndexError, match=f"{name} is damaged"):
+        open_current(root)
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_missing_file_is_refused(root: Path, open_current: Opener, name: str) -> None:
+    """A file that is gone is named."""
+    (current_folder(root) / name).unlink()
+    with pytest.raises(FaqIndexError, match=name):
+        open_current(root)
+
+
+def test_a_newer_format_is_refused(root: Path, open_current: Opener) -> None:
+    """An index of a later faqwire is not guessed at: upgrade, or build it again."""
+    reseal(root, format=FORMAT + 1)
+    with pytest.raises(FaqIndexError, match=f"has format {FORMAT + 1} and this faqwire reads up to {FORMAT}: upgrade"):
+        open_current(root)
+
+
+def test_another_models_index_is_refused(small_root: Path, tmp_path: Path) -> None:
+    """An index may only be searched with the model that it was built with; the sentence says what to run."""
+    with pytest.raises(FaqIndexError) as caught:
+        open_index(current_folder(small_root), small_root, model_fingerprint="another", model_folder=tmp_path)
+    assert "was built with another model" in str(caught.value)
+    assert f"`faqwire build FAQ -o {small_root} --model {tmp_path}`" in str(caught.value)
+
+
+@pytest.mark.parametrize("fields", [{"items": 1}, {"dimension": 8}])
+def test_an_index_that_contradicts_itself_is_refused(root: Path, open_current: Opener, fields: dict[str, int]) -> None:
+    """Even under an unbroken seal, files that do not fit each other are not served."""
+    reseal(root, None, **fields)
+    with pytest.raises(FaqIndexError, match=r"inconsistent|cannot be read"):
+        open_current(root)
+
+
+@pytest.mark.parametrize("name", [FAQ, VECTORS, OWNERS, CENTROIDS])
+def test_a_file_of_another_kind_is_refused(root: Path, open_current: Opener, name: str) -> None:
+    """Even under an unbroken seal, a file that is not what its name says is a sentence, not a crash."""
+    reseal(root, lambda folder: (folder / name).write_bytes(b"nonsense") and None)
+    with pytest.raises(FaqIndexError, match="cannot be read"):
+        open_current(root)
+
+
+def test_a_pickle_in_an_array_is_never_loaded(root: Path, open_current: Opener) -> None:
+    """Arrays of objects could run code when they are loaded: they are refused."""
+
+    def change(folder: Path) -> None:
+        np.save(folder / OWNERS, np.array([{}], dtype=object), allow_pickle=True)
+
+    reseal(root, change)
+    with pytest.raises(FaqIndexError, match="cannot be read"):
+        open_current(root)
+
+
+def test_a_folder_of_something_else_is_no_index(tmp_path: Path, bundle: Bundle) -> None:
+    """A folder without a manifest is said to be no index."""
+    with pytest.raises(FaqIndexError, match=r"is not a FAQ index: it has no manifest\.json"):
+        open_index(tmp_path, tmp_path, model_fingerprint="x", model_folder=bundle.folder)
+
+
+def test_vectors_are_mapped_and_not_copied(small_index: FaqIndex) -> None:
+    """Vectors stay in the file, which all processes share; nobody can write into them."""
+    assert isinstance(small_index.vectors, np.memmap)
+    assert not small_index.vectors.flags.writeable
+
+
+def test_entries_are_found_by_id(small_index: FaqIndex) -> None:
+    """An entry is found by its id, also a disabled one; an unknown id is None."""
+    assert small_index.entry_by_id("returns") == SMALL.entries[1]
+    assert small_index.entry_by_id("fax") == SMALL.entries[6]
+    assert small_index.entry_by_id("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "entry"),
+    [
+        ("when are you open", SALE_BEGINS, 0),
+        ("opening hours", SALE_BEGINS, 0),
+        ("Opening hours", SALE_BEGINS, None),
+        ("something else", SALE_BEGINS, None),
+        ("july sale", SALE_BEGINS, 5),
+        ("july sale", SALE_ENDS, 5),
+        ("july sale", SALE_BEGINS - DAY, None),
+        ("july sale", SALE_ENDS + DAY, None),
+        ("fax line", SALE_BEGINS, None),
+    ],
+)
+def test_phrasings_lead_to_valid_entries(small_index: FaqIndex, text: str, day: date, entry: int | None) -> None:
+    """A normalised phrasing leads to its entry while that is enabled and valid."""
+    assert small_index.entry_of(text, day) == entry
+
+
+def test_the_mask_of_a_day_leaves_out_what_is_not_valid(small_index: FaqIndex) -> None:
+    """Entries outside of their days are masked; while all are valid there is no mask; days may come in any order."""
+    out_of_season = [True] * 5 + [False, True]
+    for day, expected in (
+        (SALE_ENDS + DAY, out_of_season),
+        (SALE_ENDS, None),
+        (SALE_BEGINS - DAY, out_of_season),
+        (SALE_BEGINS, None),
+        (SALE_BEGINS, None),
+    ):
+        mask = small_index.allowed_on(day)
+        assert (None if mask is None else mask.tolist()) == expected
+
+
+def test_the_search_is_the_one_asked_for(small_index: FaqIndex) -> None:
+    """Trees or an exact scan, as the setting says."""
+    assert isinstance(small_index.search("annoy"), AnnoySearch)
+    assert isinstance(small_index.search("exact"), ExactSearch)
+
+
+def test_phrasings_are_of_enabled_entries() -> None:
+    """The question and every phrasing lead to the entry, normalised; disabled entries have none."""
+    entries = (
+        Entry(id="a", question="Where?", answer="x", phrasings=("HERE!",), enabled=False),
+        Entry(id="b", question="When?", answer="x", phrasings=("NOW!",)),
+    )
+    assert phrasings_of(Faq(header=Header(), entries=entries)) == {"when": 1, "now": 1}
+
+
+def test_the_manifest_survives_its_file(small_index: FaqIndex, small_root: Path) -> None:
+    """What is read back is what was written, the policy to the last bit."""
+    manifest = read_index_manifest(current_folder(small_root), small_root)
+    assert isinstance(manifest, IndexManifest)
+    assert manifest == small_index.manifest
+    assert small_index.policy == manifest.policy
