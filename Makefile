@@ -57,7 +57,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml $(PINS)
-	@echo "installing into $(VENV): the first time this fetches some hundred MB"
+	@echo "installing into $(VENV): the first time this takes minutes (torch is large: docs/install.md has a smaller one)"
 	$(PIP) install -q -c $(PINS) -e '.[build,export]'
 	@touch $@
 

@@ -249,8 +249,7 @@ class _CrossEncoderReference:
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(
             str(source.folder), trust_remote_code=False, use_safetensors=True
         ).eval()
-        tokenizers: Any = AutoTokenizer  # its methods have no types
-        self._tokenizer = tokenizers.from_pretrained(str(source.folder), trust_remote_code=False)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(source.folder), trust_remote_code=False)
         config = self._model.config
         self.max_tokens = _limit(max_tokens, min(self._tokenizer.model_max_length, int(config.max_position_embeddings)))
         self.heads, self.hidden = config.num_attention_heads, config.hidden_size

@@ -13,7 +13,7 @@ import numpy as np
 
 from export.runtime.bi_encoder import BiEncoder
 from export.sealed import seal, sha256_of, staged
-from intents.calibrate import calibrate, choose_weight, hold_out
+from intents.calibrate import calibrate, choose_weight, hold_out, require_scikit_learn
 from intents.candidates import EntryScorer, centroids_of
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Faq
@@ -113,6 +113,7 @@ def build_index(
         FaqIndexError: every entry is disabled, or `root` cannot be written or is something else.
         FaqwireError: scikit-learn is not installed.
     """
+    require_scikit_learn()
     fingerprint = encoder.bundle.manifest.fingerprint
     recipe = recipe_of(faq, fingerprint, options)
     items = items_of(faq.entries)

@@ -13,6 +13,7 @@ lowest at which an isotonic fit says that the right entry is more likely than no
 would offer.
 """
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ MAX_PER_ENTRY = 20
 MAX_IN_SCOPE = 4000
 MIN_IN_SCOPE = 30
 SCAN_CELLS = 1 << 24
-CLARIFY_PRECISION = 0.5
+LIKELY = 0.5  # right is more likely than wrong
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 SEED = 20261123
 
@@ -75,6 +76,16 @@ class Heldout:
     near: list["_Retrieved"]
     expected: Positions
     notes: tuple[str, ...]
+
+
+def require_scikit_learn() -> None:
+    """Find out before the work, and not after it, that calibration cannot run.
+
+    Raises:
+        FaqwireError: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise FaqwireError("building an index needs scikit-learn; install `faqwire[build]`")
 
 
 def hold_out(vectors: Floats, owners: Positions, items: Sequence[Item], *, neighbours: int) -> Heldout:
@@ -284,10 +295,8 @@ def _weighted(in_scope: list[_Scored], near: list[_Scored], far: list[_Scored], 
 
 
 def _fit(samples: Samples) -> Confidence:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as exc:
-        raise FaqwireError(f"building needs scikit-learn ({exc}); install `faqwire[build]`") from exc
+    from sklearn.linear_model import LogisticRegression
+
     columns = {"score": samples.score, "margin": samples.margin}
     if samples.right.all() or not samples.right.any():
         # Nothing to separate: whatever the scores, the answer to "is it right" is the same.
@@ -315,12 +324,16 @@ def _confidences(confidence: Confidence, samples: Samples) -> Doubles:
 
 
 def _answer_at(values: Doubles, samples: Samples, target: float) -> float:
-    """The lowest confidence at and above which precision is at least the target; above 1 if there is none."""
+    """The lowest confidence at and above which precision is at least the target; above 1 if there is none.
+
+    Never where the answer is more likely wrong than right: in a FAQ of a few entries the easy messages would pay for
+    it, and precision would still hold.
+    """
     order = np.argsort(-values, kind="stable")
     weight = samples.weight[order]
     precision = np.cumsum(weight * samples.right[order]) / np.cumsum(weight)
     last_of_equals = np.append(np.diff(values[order]) != 0, True)  # a threshold takes all of equal confidence, or none
-    enough = np.flatnonzero((precision >= target) & last_of_equals)
+    enough = np.flatnonzero((precision >= target) & last_of_equals & (values[order] >= LIKELY))
     return float(values[order][enough[-1]]) if len(enough) else 1.01
 
 
@@ -329,7 +342,7 @@ def _clarify_at(values: Doubles, samples: Samples, answer_at: float) -> float:
     from sklearn.isotonic import IsotonicRegression
 
     chance = IsotonicRegression(y_min=0, y_max=1, increasing=True)
-    likely = chance.fit_transform(values, samples.among, sample_weight=samples.weight) >= CLARIFY_PRECISION
+    likely = chance.fit_transform(values, samples.among, sample_weight=samples.weight) >= LIKELY
     return min(float(values[likely].min()), answer_at) if likely.any() else answer_at
 
 

@@ -62,7 +62,7 @@ def plan_search(vectors: Floats, scorer: EntryScorer, items: list[Item], report:
     count = sum(map(len, folds))
     report(f"trying Annoy on {count:,} held-out phrasings")
     trials = [_trial(vectors, scorer, fold, trees, neighbours) for fold in folds]
-    search_k = max(64, 2 * neighbours)
+    search_k = trees * neighbours  # Annoy's own default is where the search for less misses begins
     most = trees * len(items)  # looks at every leaf of every tree
     while True:
         agreement, recall, seconds = _measure(trials, neighbours, search_k) if count else (1.0, 1.0, 0.0)

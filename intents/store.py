@@ -1,9 +1,9 @@
 """The versions of an index, and which of them is current.
 
     INDEX/
-        current -> versions/20261123T081500Z-3f2a91c4
+        current -> versions/20261123T081500123Z-3f2a91c4
         versions/
-            20261123T081500Z-3f2a91c4/    see `intents.index`
+            20261123T081500123Z-3f2a91c4/    see `intents.index`
 
 A version is never changed once it is there. `current` is a symbolic link that is replaced by a rename, so that a reader
 finds the old version or the new one, whole.

@@ -71,10 +71,10 @@ class Server:
         """The address to connect to.
 
         Raises:
-            RuntimeError: the server has not been started.
+            RuntimeError: the server does not listen, or no more.
         """
-        if self._listener is None:
-            raise RuntimeError("the server has not been started")
+        if self._listener is None or not self._listener.sockets:
+            raise RuntimeError("the server is not listening")
         host, port, *_ = next(iter(self._listener.sockets)).getsockname()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
         return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"

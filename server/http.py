@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Collection
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -39,7 +38,7 @@ class Gate:
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """For `websockets`: a response ends the request, None goes on with the handshake."""
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path in self._probes:
             facts = self._probes[path]()
             broken = facts["problem"] is not None
@@ -73,7 +72,7 @@ class Gate:
         if "*" in self._allowed_origins or origin in self._allowed_origins:
             return True
         hosts = headers.get_all("Host")
-        return len(hosts) == 1 and urlsplit(origin).netloc == hosts[0].lower() and bool(hosts[0])
+        return len(hosts) == 1 and origin.partition("://")[2] == hosts[0].lower() and bool(hosts[0])
 
 
 def _json(status: HTTPStatus, facts: dict[str, object]) -> Response:

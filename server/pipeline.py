@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 
 from export.runtime.tokens import Tokens
@@ -25,10 +25,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Resolved:
-    """How a message ended, and where its time went."""
+    """How a message ended, on which day (entries may be valid only at times), and where its time went."""
 
     outcome: Outcome
-    timing: Timing = field(default_factory=Timing)
+    day: date
+    timing: Timing
 
 
 class Pipeline:
@@ -57,7 +58,8 @@ class Pipeline:
         """
         clock = asyncio.get_running_loop().time
         timing = Timing()
-        cascade = resolve(text, self.engine.index, self.engine.search, self._today())
+        day = self._today()
+        cascade = resolve(text, self.engine.index, self.engine.search, day)
         try:
             need = next(cascade)
             while True:
@@ -68,7 +70,7 @@ class Pipeline:
                 finally:
                     timing.search += clock() - started
         except StopIteration as stop:
-            return Resolved(stop.value, timing)
+            return Resolved(stop.value, day, timing)
 
     async def _encode(self, need: NeedVector, deadline: float, timing: Timing) -> Floats:
         clock = asyncio.get_running_loop().time

@@ -1,6 +1,7 @@
 """From an outcome to the `answer` that a client gets; pure but for the `ref`."""
 
 import secrets
+from datetime import date
 
 from intents.decide import MAX_OPTIONS
 from intents.entries import Entry
@@ -34,16 +35,16 @@ def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) ->
             CandidateView(entries[o.entry].id, entries[o.entry].question, round(o.confidence, 4))
             for o in decision.options[:MAX_OPTIONS]
         ),
-        follow_ups=() if entry is None else _follow_ups(entry, index),
+        follow_ups=() if entry is None else _follow_ups(entry, index, resolved.day),
         confirmation=outcome.confirmation,
         timing_ms=_milliseconds(resolved.timing, total),
         index=index.manifest.version,
     )
 
 
-def _follow_ups(entry: Entry, index: FaqIndex) -> tuple[FollowUp, ...]:
+def _follow_ups(entry: Entry, index: FaqIndex, day: date) -> tuple[FollowUp, ...]:
     named = (index.entry_by_id(target) for target in entry.follow_ups)
-    return tuple(FollowUp(e.id, e.question) for e in named if e is not None and e.enabled)
+    return tuple(FollowUp(e.id, e.question) for e in named if e and e.enabled and e.is_valid_on(day))
 
 
 def _milliseconds(timing: Timing, total: float) -> dict[str, float]:

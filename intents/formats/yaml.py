@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import yaml
 
-from intents.entries import Entry, Header, Located, Texts
+from intents.entries import Entry, EntryKind, Header, Located, Texts
 from intents.errors import FaqError, Problem
 
 # libyaml is several times faster and is in every wheel of PyYAML; a build without it still works.
@@ -36,7 +36,7 @@ def read_yaml(files: Sequence[Path]) -> tuple[Header, list[Located]]:
     headers: dict[Path, Header] = {}
     for file in files:
         reader = _Reader(file)
-        header, entries = reader.read()
+        header, entries = reader.read(alone=len(files) == 1)
         problems += reader.problems
         located += entries
         if header is not None:
@@ -58,14 +58,15 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     _visited: set[int] = field(default_factory=set)
 
-    def read(self) -> tuple[Header | None, list[Located]]:
+    def read(self, *, alone: bool) -> tuple[Header | None, list[Located]]:
+        """The file's header, if it has one, and its entries; a file beside others may have either alone."""
         try:
-            return self._read()
+            return self._read(alone=alone)
         except RecursionError:
             self.problems.append(Problem(self.file, 0, "", "is nested too deeply to be a FAQ"))
             return None, []
 
-    def _read(self) -> tuple[Header | None, list[Located]]:
+    def _read(self, *, alone: bool) -> tuple[Header | None, list[Located]]:
         root = self._parse()
         if root is None:
             return None, []
@@ -75,11 +76,11 @@ class _Reader:
         fields = dict(self._pairs(root, ""))
         entries = fields.pop("entries", None)
         header = self._header(fields) if fields else None
-        if entries is None:
+        if entries is None and (alone or header is None):
             self._report(root, "entries", "is missing; a FAQ has a list of entries")
-        elif not isinstance(entries, yaml.SequenceNode):
+        elif entries is not None and not isinstance(entries, yaml.SequenceNode):
             self._report(entries, "entries", "is not a list; write each entry as an item that begins with `- id:`")
-        else:
+        elif entries is not None:
             return header, [one for node in entries.value if (one := self._entry(node)) is not None]
         return header, []
 
@@ -120,7 +121,8 @@ class _Reader:
             return None
         if not self._known(value, Entry, lines, ""):
             return None
-        entry = self._convert(value, Entry, lines)
+        # A field that is written and left empty is as good as absent.
+        entry = self._convert({key: item for key, item in value.items() if item is not None}, Entry, lines)
         return None if entry is None else Located(entry, self.file, lines)
 
     def _plain(self, node: Any, path: str, lines: dict[str, int]) -> Any:
@@ -176,6 +178,8 @@ class _Reader:
             found = _AT.search(sentence)
             path = found["path"] if found else ""
             sentence = _AT.sub("", sentence)
+            if path == "kind":
+                sentence += f"; it is one of {', '.join(get_args(EntryKind))}"
             sentence = re.sub(r"`(\w+)`", lambda m: _WORDS.get(m[1], m[1]), sentence)
             line = lines.get(path) or min(lines.values())
             self.problems.append(Problem(self.file, line, path, sentence[:1].lower() + sentence[1:]))

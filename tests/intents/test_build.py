@@ -34,12 +34,13 @@ def changed(position: int, **fields: Any) -> Faq:
 
 def state(root: Path) -> dict[str, Any]:
     """Everything that lies in a folder: bytes of files, targets of links."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        found[str(path.relative_to(root))] = (
-            path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
-        )
-    return found
+
+    def of(path: Path) -> Path | bytes | None:
+        if path.is_symlink():
+            return path.readlink()
+        return path.read_bytes() if path.is_file() else None
+
+    return {str(path.relative_to(root)): of(path) for path in root.rglob("*")}
 
 
 def test_a_build_is_current_and_opens(build_quickly: Builder, open_current: Opener, tmp_path: Path) -> None:
@@ -162,9 +163,11 @@ class Recorder(Reporter):
         self.done = 0
 
     def step(self, what: str) -> None:
+        """See `Reporter.step`."""
         self.steps.append(what)
 
     def encoding(self, total: int) -> Callable[[int], None]:
+        """See `Reporter.encoding`."""
         self.total += total
 
         def advance(count: int) -> None:

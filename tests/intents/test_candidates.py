@@ -131,10 +131,11 @@ def test_centroids_are_mean_directions() -> None:
     vectors = floats([1, 0, 0, 1, 0, 1]).reshape(3, 2)
     centroids = centroids_of(vectors, np.array([0, 0, 2]), 3)
     half = 2**-0.5
-    np.testing.assert_allclose(centroids, [[half, half], [0, 0], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(centroids, np.array([[half, half], [0, 0], [0, 1]]), atol=1e-6)
     assert centroids.dtype == np.float32
 
 
 def test_unit_rows_have_length_one() -> None:
     """Rows are scaled to unit length; zeros, which have no direction, stay zeros."""
-    np.testing.assert_allclose(unit(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]], atol=1e-6)
+    rows = unit(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(rows, np.array([[0.6, 0.8], [0.0, 0.0]]), atol=1e-6)

@@ -109,7 +109,11 @@ def test_an_index_that_contradicts_itself_is_refused(root: Path, open_current: O
 @pytest.mark.parametrize("name", [FAQ, VECTORS, OWNERS, CENTROIDS])
 def test_a_file_of_another_kind_is_refused(root: Path, open_current: Opener, name: str) -> None:
     """Even under an unbroken seal, a file that is not what its name says is a sentence, not a crash."""
-    reseal(root, lambda folder: (folder / name).write_bytes(b"nonsense") and None)
+
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(b"nonsense")
+
+    reseal(root, change)
     with pytest.raises(FaqIndexError, match="cannot be read"):
         open_current(root)
 

@@ -45,7 +45,7 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 def nothing_is_dropped(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail the test when a task or a callback ends in an exception that nobody takes."""
     yield
-    gc.collect()  # tasks tell when they are thrown away
+    gc.collect(1)  # tasks tell when they are thrown away
     dropped = [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
     assert not [message for message in dropped if "xception" in message]
 

@@ -13,6 +13,10 @@ from websockets.typing import Subprotocol
 
 from server.app import Server
 from server.messages import SUBPROTOCOL
+from tests.server.fakes import Device
+
+# It equals no phrasing of the shop's, and so has to be encoded.
+UNSEEN = "please tell me where my order is"
 
 
 class Raw:
@@ -36,6 +40,12 @@ class Raw:
         assert isinstance(frame, str), "messages are text frames"
         message: dict[str, Any] = json.loads(frame)
         return message
+
+    async def occupy(self, device: Device, lanes: int) -> None:
+        """Ask until every lane of the device is busy; the questions have the ids "lane 0" and so on."""
+        for lane in range(lanes):
+            await self.ask(f"lane {lane}", UNSEEN)
+            await device.arrived.get()
 
     async def flush(self) -> None:
         """Wait until the server has looked at everything that was sent; nothing else may be on its way back."""

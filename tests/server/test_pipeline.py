@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,9 +17,8 @@ from server.engine import Engine
 from server.errors import DeadlineExceeded, Internal
 from server.pipeline import Pipeline
 from tests.server.fakes import Device, HeldEngine
+from tests.server.raw import UNSEEN
 
-# They equal no phrasing of the shop's, and so have to be encoded.
-UNSEEN = "pls tell me wheres the parcel i ordered on tuesday"
 OTHER = "can u send me the bill again for my company"
 
 Batcher = MicroBatcher[Tokens, Floats]
@@ -119,19 +120,29 @@ async def test_failing_model_is_internal(held: Pipeline, device: Device) -> None
 
 
 async def test_only_what_is_valid_today(engine: Engine) -> None:
-    """The day decides which entries may answer, whether the message equals a phrasing or not."""
-    seasonal = [entry for entry in engine.index.faq.entries if entry.valid_from or entry.valid_to]
-    days = iter([date(1970, 1, 1), date(1970, 1, 1)])
-    batcher = batcher_of(engine)
-    pipeline = Pipeline(engine, batcher, lambda: next(days))
-    for entry in seasonal[:1]:
-        for text in (entry.question, entry.question + " please"):
-            outcome = (await pipeline.resolve(text, far())).outcome
-            shown = [engine.index.faq.entries[candidate.entry].id for candidate in outcome.candidates]
-            assert outcome.confirmation == "disabled"
-            assert entry.id not in shown
+    """An entry answers until its last day and not after it, whether the message equals a phrasing or not."""
+    last = date(2026, 12, 24)
+    entries = [
+        msgspec.structs.replace(entry, valid_to=last) if entry.id == "track-order" else entry
+        for entry in engine.index.faq.entries
+    ]
+    faq = msgspec.structs.replace(engine.index.faq, entries=tuple(entries))
+    seasonal = replace(engine, index=replace(engine.index, faq=faq, _days={}))
+    today = last
+    batcher = batcher_of(seasonal)
+    pipeline = Pipeline(seasonal, batcher, lambda: today)
+
+    async def shown(text: str) -> set[str]:
+        outcome = (await pipeline.resolve(text, far())).outcome
+        named = {outcome.decision.entry} if outcome.decision.entry is not None else set()
+        return {entries[position].id for position in named | {c.entry for c in outcome.candidates}}
+
+    assert "track-order" in await shown("Where is my order?")
+    assert "track-order" in await shown(UNSEEN)
+    today = date(2026, 12, 25)
+    assert "track-order" not in await shown("Where is my order?")
+    assert "track-order" not in await shown(UNSEEN)
     await batcher.close()
-    assert seasonal, "the shop's FAQ has an entry that is valid only at times"
 
 
 async def test_engine_gives_a_vector_for_each(engine: Engine) -> None:

@@ -41,7 +41,7 @@ def resolved(kind: Any, entry: int | None, *options: tuple[int, float]) -> Resol
 def test_answer(index: FaqIndex) -> None:
     """An answer shows its entry's Markdown, names the entry, and suggests those of its follow-ups that are enabled."""
     said = reply("7", resolved("answer", 0, (0, 0.98765), (1, 0.2)), index, 0.0123)
-    assert msgspec.to_builtins(said) == {
+    assert msgspec.json.decode(msgspec.json.encode(said)) == {
         "type": "answer",
         "id": "7",
         "ref": said.ref,
