@@ -25,12 +25,11 @@ from intents.candidates import Candidate, centroids_of, nearest_of_each, rank, u
 from intents.decide import MAX_OPTIONS, Confidence, Policy
 from intents.index import Calibration
 from intents.items import Item
-from intents.search import Floats, Positions
+from intents.search import SCAN_CELLS, Floats, Positions
 
 MAX_PER_ENTRY = 20
 MAX_IN_SCOPE = 4000
 MIN_IN_SCOPE = 30
-SCAN_CELLS = 1 << 24
 LIKELY = 0.5  # right is more likely than wrong
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 SEED = 20261123

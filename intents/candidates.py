@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from intents.search import Floats, Positions
+from intents.search import Floats, Positions, Retrieved
 
 # How many candidates a message keeps: enough for a mean reciprocal rank, and for a cross-encoder to choose from.
 MAX_CANDIDATES = 10
@@ -83,25 +83,21 @@ class EntryScorer:
     centroids: Floats
     weight: float
 
-    def candidates(
-        self, vector: Floats, positions: Positions, scores: Floats, allowed: Mask | None = None
-    ) -> list[Candidate]:
+    def candidates(self, found: Retrieved, allowed: Mask | None = None) -> list[Candidate]:
         """Candidates of a message.
 
         Args:
-            vector: (dimension,) the message's.
-            positions: (n,) retrieved items, best first.
-            scores: (n,) their similarities.
+            found: the items nearest to it.
             allowed: (entries,) whether an entry may be answered now, or None for all.
         """
-        owners = self.owners[positions]
+        owners, scores = self.owners[found.positions], found.scores
         if allowed is not None:
             keep = allowed[owners]
             owners, scores = owners[keep], scores[keep]
         if not len(owners):
             return []
         entries, nearest = nearest_of_each(owners, scores)
-        return rank(entries, nearest, self.centroids[entries] @ vector, self.weight, float(scores[-1]))
+        return rank(entries, nearest, self.centroids[entries] @ found.vector, self.weight, float(scores[-1]))
 
 
 def centroids_of(vectors: Floats, owners: Positions, entries: int) -> Floats:

@@ -1,8 +1,8 @@
 """The cascade of one message, without I/O and without a clock.
 
 `resolve` is a generator: it yields what it needs next, is sent it, and returns the outcome. Evaluation drives it in a
-loop, the server in time; both decide alike. What it may need today is the message's vector; a message that equals a
-phrasing needs nothing.
+loop, the server in time; both decide alike. What it may need today is the message's vector with the items nearest to
+it; a message that equals a phrasing needs nothing.
 """
 
 from collections.abc import Generator
@@ -14,14 +14,14 @@ from intents.candidates import Candidate
 from intents.decide import Decision, Option, answered, decide
 from intents.index import FaqIndex
 from intents.normalise import normalise
-from intents.search import Floats, Search
+from intents.search import Retrieved
 
 Confirmation = Literal["disabled", "not_needed"]
 
 
 @dataclass(frozen=True, slots=True)
-class NeedVector:
-    """Asks for the vector of a text: (dimension,) float32, unit length."""
+class NeedRetrieved:
+    """Asks for a text's vector, and the items nearest to it."""
 
     text: str
 
@@ -42,20 +42,18 @@ class Outcome:
     confirmation: Confirmation
 
 
-def resolve(text: str, index: FaqIndex, search: Search, today: date) -> Generator[NeedVector, Floats, Outcome]:
+def resolve(text: str, index: FaqIndex, today: date) -> Generator[NeedRetrieved, Retrieved, Outcome]:
     """Resolve one message.
 
     Args:
         text: what the visitor typed.
         index: the FAQ's index.
-        search: how its items are searched.
         today: entries that are not valid on this day are left out.
     """
     entry = index.entry_of(normalise(text), today)
     if entry is not None:
         top = Option(entry, 1.0)
         return Outcome(answered(top, index.faq.entries, (top,)), (), "not_needed")
-    vector = yield NeedVector(text)
-    positions, scores = search.nearest(vector)
-    candidates = index.scorer.candidates(vector, positions, scores, index.allowed_on(today))
+    found = yield NeedRetrieved(text)
+    candidates = index.scorer.candidates(found, index.allowed_on(today))
     return Outcome(decide(candidates, index.faq.entries, index.policy), tuple(candidates), "disabled")

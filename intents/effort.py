@@ -15,7 +15,7 @@ from annoy import AnnoyIndex
 from intents.candidates import EntryScorer
 from intents.index import SearchPlan
 from intents.items import Item
-from intents.search import AnnoySearch, ExactSearch, Floats, Positions
+from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieved
 
 NEIGHBOURS = 100
 TARGET = 0.998
@@ -43,7 +43,7 @@ class _Trial:
     vectors: Floats
     scorer: EntryScorer
     messages: Floats
-    truth: list[tuple[Positions, Floats]]
+    truth: list[Retrieved]
     tops: list[int]
 
 
@@ -97,8 +97,8 @@ def _trial(vectors: Floats, scorer: EntryScorer, fold: Positions, trees: int, ne
     rest, messages = vectors[kept], vectors[fold]
     own = EntryScorer(scorer.owners[kept], scorer.centroids, scorer.weight)
     exact = ExactSearch(rest, neighbours=neighbours)
-    truth = [exact.nearest(message) for message in messages]
-    tops = [own.candidates(m, *found)[0].entry for m, found in zip(messages, truth, strict=True)]
+    truth = exact.retrieve(messages)
+    tops = [own.candidates(found)[0].entry for found in truth]
     return _Trial(build_trees(rest, trees), rest, own, messages, truth, tops)
 
 
@@ -107,11 +107,11 @@ def _measure(trials: list[_Trial], neighbours: int, search_k: int) -> tuple[floa
     agreeing, recalled, possible, times = 0, 0, 0, []
     for trial in trials:
         search = AnnoySearch(trial.annoy, trial.vectors, neighbours=neighbours, search_k=search_k)
-        for message, (exact, _), top in zip(trial.messages, trial.truth, trial.tops, strict=True):
+        for message, exact, top in zip(trial.messages, trial.truth, trial.tops, strict=True):
             started = time.perf_counter()
-            found = search.nearest(message)
+            found = search.retrieve(message[None])[0]
             times.append(time.perf_counter() - started)
-            agreeing += trial.scorer.candidates(message, *found)[0].entry == top
-            recalled += len(np.intersect1d(found[0], exact[:10]))
-            possible += len(exact[:10])
+            agreeing += trial.scorer.candidates(found)[0].entry == top
+            recalled += len(np.intersect1d(found.positions, exact.positions[:10]))
+            possible += len(exact.positions[:10])
     return agreeing / len(times), recalled / possible, float(np.median(times))

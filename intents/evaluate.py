@@ -14,7 +14,7 @@ from intents.cascade import Outcome, resolve
 from intents.decide import MAX_OPTIONS
 from intents.index import FaqIndex
 from intents.labelled import Labelled
-from intents.search import Floats, Search
+from intents.search import Retrieved, Search
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,33 +67,31 @@ def judge(
 ) -> list[Judged]:
     """Run every message through the cascade, and its vector through an exact scan for comparison."""
     vectors = encoder.encode([m.text for m in messages], progress=progress)
-    exact = index.search("exact")
-    return [
-        _judge(message, vector, index, search, exact, today) for message, vector in zip(messages, vectors, strict=True)
-    ]
+    found, exact = search.retrieve(vectors), index.search("exact").retrieve(vectors)
+    return [_judge(*each, index, today) for each in zip(messages, found, exact, strict=True)]
 
 
-def _judge(message: Labelled, vector: Floats, index: FaqIndex, search: Search, exact: Search, today: date) -> Judged:
-    outcome = _drive(message.text, vector, index, search, today)
+def _judge(message: Labelled, found: Retrieved, exact: Retrieved, index: FaqIndex, today: date) -> Judged:
+    outcome = _drive(message.text, found, index, today)
     ranked = [c.entry for c in outcome.candidates]
     agrees = None
     if outcome.decision.entry is not None and not ranked:  # it equals a phrasing, and nothing was searched
         ranked = [outcome.decision.entry]
     else:
-        best = index.scorer.candidates(vector, *exact.nearest(vector), index.allowed_on(today))
+        best = index.scorer.candidates(exact, index.allowed_on(today))
         agrees = [c.entry for c in best[:1]] == ranked[:1]
     return Judged(message, outcome, tuple(index.faq.entries[entry].id for entry in ranked), agrees)
 
 
-def _drive(text: str, vector: Floats, index: FaqIndex, search: Search, today: date) -> Outcome:
-    steps = resolve(text, index, search, today)
+def _drive(text: str, found: Retrieved, index: FaqIndex, today: date) -> Outcome:
+    steps = resolve(text, index, today)
     try:
         next(steps)
-        steps.send(vector)
+        steps.send(found)
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
-    raise AssertionError("the cascade wanted more than the vector of its message")
+    raise AssertionError("the cascade wanted more than what its message retrieves")
 
 
 def summarise(judged: Sequence[Judged], index: FaqIndex) -> Report:

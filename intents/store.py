@@ -68,7 +68,7 @@ def current_folder(root: Path) -> Path:
 
 
 def list_versions(root: Path) -> list[Version]:
-    """All versions, oldest first.
+    """All versions, oldest first, every file of them verified.
 
     Raises:
         FaqIndexError: there is no index.
@@ -83,7 +83,7 @@ def list_versions(root: Path) -> list[Version]:
             continue
         manifest, problem = None, None
         try:
-            manifest = read_index_manifest(folder, root)
+            manifest = _verified(folder, root)
         except FaqIndexError as exc:
             problem = str(exc)
         versions.append(Version(folder.name, folder, folder.resolve() == current, manifest, problem))
@@ -99,7 +99,7 @@ def use_version(root: Path, name: str) -> None:
     folder = version_folder(root, name)
     if Path(name).name != name or not folder.is_dir():
         raise FaqIndexError(f"{root} has no version {name}; `faqwire index list --index {root}` shows those it has")
-    verify_files(folder, read_index_manifest(folder, root), remedy=remedy(root), error=FaqIndexError)
+    _verified(folder, root)
     try:
         with tempfile.TemporaryDirectory(prefix=".link.", dir=root) as aside:
             link = Path(aside) / CURRENT
@@ -116,9 +116,11 @@ def prune_versions(root: Path, keep: int) -> list[str]:
         The names of those removed.
 
     Raises:
-        FaqIndexError: there is no index, or a version cannot be removed.
+        FaqIndexError: there is no index, no sound version is current (an older one may be what is left to go back
+            to, and nothing is removed), or a version cannot be removed.
     """
     versions = list_versions(root)
+    _verified(current_folder(root), root)
     newest = {version.name for version in versions[-keep:]} if keep else set()
     removed = []
     for version in versions:
@@ -133,6 +135,12 @@ def prune_versions(root: Path, keep: int) -> list[str]:
             raise FaqIndexError(f"{version.folder} cannot be removed ({exc.strerror})") from exc
         removed.append(version.name)
     return removed
+
+
+def _verified(folder: Path, root: Path) -> IndexManifest:
+    manifest = read_index_manifest(folder, root)
+    verify_files(folder, manifest, remedy=remedy(root), error=FaqIndexError)
+    return manifest
 
 
 def current_manifest(root: Path) -> IndexManifest | None:

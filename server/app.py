@@ -1,6 +1,8 @@
 """The server, put together: listens, answers, drains, stops."""
 
 import asyncio
+import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -13,10 +15,9 @@ from websockets.exceptions import NegotiationError
 from websockets.typing import Subprotocol
 
 from export.runtime.tokens import Tokens
-from intents.search import Floats
 from server.batching import MicroBatcher
 from server.connection import Connection
-from server.engine import Engine
+from server.engine import Engine, Searched
 from server.errors import ListenError
 from server.http import STALLED_SECONDS, Gate
 from server.messages import SUBPROTOCOL, Limits
@@ -45,8 +46,8 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = local_date) -> None:
         self._engine = engine
         self._settings = settings
-        self._batcher = MicroBatcher[Tokens, Floats](
-            engine.encode,
+        self._batcher = MicroBatcher[Tokens, Searched](
+            engine.retrieve,
             length=len,
             lanes=engine.encoder.sessions,
             max_queue=settings.max_queue,
@@ -107,8 +108,11 @@ class Server:
         except socket.gaierror as exc:
             raise ListenError(f"host {settings.host!r} is not an address of this machine ({exc.strerror})") from exc
         except OSError as exc:
+            if exc.errno == errno.EADDRNOTAVAIL:
+                raise ListenError(f"host {settings.host!r} is not an address of this machine") from exc
+            reason = os.strerror(exc.errno) if exc.errno else exc  # asyncio's own text repeats the address
             raise ListenError(
-                f"{settings.host}:{settings.port} cannot be listened on ({exc.strerror}); "
+                f"{settings.host}:{settings.port} cannot be listened on ({reason}); "
                 "stop what uses it, or choose another --port (0 picks a free one)"
             ) from exc
         encoder = self._engine.encoder

@@ -53,21 +53,25 @@ class Client:
         Raises:
             ClientError: nobody listens there, or it is not a faqwire server.
         """
+        greeting: ServerMessage | None = None
         try:
             async with asyncio.timeout(self._open_timeout):
                 self._websocket = await connect(
                     self._url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, open_timeout=None, proxy=None
                 )
                 greeting = decode_server(await self._websocket.recv())
+            if not isinstance(greeting, Welcome):
+                raise ClientError(f"{self._url} did not begin with a welcome")
         except (OSError, TimeoutError) as exc:
             reason = "no answer in time" if isinstance(exc, TimeoutError) else exc.strerror or str(exc)
             raise ClientError(
                 f"cannot reach {self._url} ({reason}); is the server running? `faqwire serve` starts one"
             ) from exc
-        except (InvalidURI, InvalidHandshake, ConnectionClosed, msgspec.MsgspecError) as exc:
+        except (InvalidURI, InvalidHandshake, ConnectionClosed, msgspec.MsgspecError, ValueError, OverflowError) as exc:
             raise ClientError(f"{self._url} is not a faqwire server: {exc}") from exc
-        if not isinstance(greeting, Welcome):
-            raise ClientError(f"{self._url} did not begin with a welcome")
+        finally:
+            if self._websocket is not None and not isinstance(greeting, Welcome):
+                self._websocket.transport.abort()  # it may not understand a goodbye either
         self.welcome = greeting
         self._reader = asyncio.create_task(self._read(self._websocket))
         return self
@@ -129,6 +133,7 @@ class Client:
             for future in self._pending.values():
                 if not future.done():
                     future.set_exception(ClientError(problem))
+            await websocket.close()  # nobody would read the replies to later requests
 
     def _deliver(self, message: ServerMessage) -> None:
         match message:

@@ -1,6 +1,7 @@
 """Everything that is loaded before the first message: model, index, and what they were loaded for."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,17 @@ from export.runtime.bi_encoder import BiEncoder
 from export.runtime.session import choose_variant, find_device
 from export.runtime.tokens import Tokens
 from intents.index import FaqIndex, open_index
-from intents.search import Floats, Search
+from intents.search import Retrieved, Search
 from intents.store import current_folder
 from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a message retrieved, and for how many seconds its batch was searched."""
+
+    found: Retrieved
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,16 @@ class Engine:
     index: FaqIndex
     search: Search
 
-    def encode(self, batch: Sequence[Tokens], lane: int) -> Sequence[Floats]:
-        """Vectors of one batch, on the lane's own session; for the micro-batcher."""
-        return list(self.encoder.run(batch, lane))
+    def retrieve(self, batch: Sequence[Tokens], lane: int) -> list[Searched]:
+        """Encode one batch on the lane's own session, and search for it; for the micro-batcher.
+
+        The search is the lane's too: a long one holds up its own batch, and not the event loop.
+        """
+        vectors = self.encoder.run(batch, lane)
+        started = time.perf_counter()
+        found = self.search.retrieve(vectors)
+        seconds = time.perf_counter() - started
+        return [Searched(one, seconds) for one in found]
 
 
 def load_engine(settings: Settings) -> Engine:

@@ -221,7 +221,10 @@ def decode_server(frame: str | bytes) -> ServerMessage:
     Raises:
         msgspec.MsgspecError: it is not a message of this protocol.
     """
-    return _server_decoder.decode(frame)
+    try:
+        return _server_decoder.decode(frame)
+    except (UnicodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
 
 
 def error_message(request_id: str | None, error: RequestError) -> Error:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 
 from export.runtime.tokens import Tokens
-from intents.cascade import NeedVector, Outcome, resolve
-from intents.search import Floats
+from intents.cascade import NeedRetrieved, Outcome, resolve
+from intents.search import Retrieved
 from server.batching import MicroBatcher
-from server.engine import Engine
+from server.engine import Engine, Searched
 from server.errors import DeadlineExceeded
 
 
@@ -41,7 +41,7 @@ class Pipeline:
         today: the day, for entries that are valid only at times.
     """
 
-    def __init__(self, engine: Engine, batcher: MicroBatcher[Tokens, Floats], today: Callable[[], date]) -> None:
+    def __init__(self, engine: Engine, batcher: MicroBatcher[Tokens, Searched], today: Callable[[], date]) -> None:
         self.engine = engine
         self._batcher = batcher
         self._today = today
@@ -56,31 +56,25 @@ class Pipeline:
         Raises:
             RequestError: it could not be encoded in time, or at all.
         """
-        clock = asyncio.get_running_loop().time
-        timing = Timing()
-        day = self._today()
-        cascade = resolve(text, self.engine.index, self.engine.search, day)
+        timing, day = Timing(), self._today()
+        cascade = resolve(text, self.engine.index, day)
         try:
             need = next(cascade)
             while True:
-                vector = await self._encode(need, deadline, timing)
-                started = clock()
-                try:
-                    need = cascade.send(vector)
-                finally:
-                    timing.search += clock() - started
+                need = cascade.send(await self._retrieve(need, deadline, timing))
         except StopIteration as stop:
             return Resolved(stop.value, day, timing)
 
-    async def _encode(self, need: NeedVector, deadline: float, timing: Timing) -> Floats:
+    async def _retrieve(self, need: NeedRetrieved, deadline: float, timing: Timing) -> Retrieved:
         clock = asyncio.get_running_loop().time
         arrived = clock()
         if arrived >= deadline:
             raise DeadlineExceeded("the budget was spent before the message was looked at")
         tokens = self.engine.encoder.tokenize(need.text)
         submitted = clock()
-        vector, started = await self._batcher.submit(tokens, deadline)
+        searched, started = await self._batcher.submit(tokens, deadline)
         timing.tokenize += submitted - arrived
         timing.queue += started - submitted
-        timing.encode += clock() - started
-        return vector
+        timing.encode += clock() - started - searched.seconds
+        timing.search += searched.seconds
+        return searched.found

@@ -48,7 +48,7 @@ def command(
     loaded = load_faq(faq)
     report_left_out(loaded.left_out)
     chosen = Options(target_precision=target_precision, out_of_scope_share=out_of_scope_share)
-    fingerprint = open_bundle(settings.model, kind="bi-encoder", verify=False).manifest.fingerprint
+    fingerprint = open_bundle(settings.model, kind="bi-encoder").manifest.fingerprint
     manifest = None if force else up_to_date(settings.index, loaded.faq, fingerprint, chosen)
     if manifest is not None:
         say(f"{settings.index} is up to date: version {manifest.version}, {manifest.entries} entries")

@@ -28,9 +28,9 @@ def report_left_out(problems: Sequence[Problem], most: int = 10) -> None:
 
 
 def bar() -> Progress:
-    """A progress bar for texts."""
+    """A progress bar for texts, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True)
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
 
 
 class ConsoleReporter(Reporter):

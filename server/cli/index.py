@@ -1,5 +1,6 @@
 """`faqwire index`: the versions of an index."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -22,16 +23,19 @@ def _root(config: Path | None, index: Path | None) -> Path:
 @options.index
 @options.config
 def list_(index: Path | None, config: Path | None) -> None:
-    """List the versions, oldest first; the current one has a star."""
+    """List the versions, oldest first; the current one has a star, and exit status 1 says that one is damaged."""
     from intents.store import list_versions
 
-    for version in list_versions(_root(config, index)):
+    versions = list_versions(_root(config, index))
+    for version in versions:
         mark = "*" if version.current else " "
         if version.manifest is None:
             click.echo(f"{mark} {version.name}  {version.problem}")
         else:
             m = version.manifest
             click.echo(f"{mark} {version.name}  {m.created}  {m.entries} entries, {m.items} items, {m.model}")
+    if any(version.problem for version in versions):
+        sys.exit(1)
 
 
 @command.command("use")

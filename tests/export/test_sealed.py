@@ -184,7 +184,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("before", [False, True])
-def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseException], before: bool) -> None:  # noqa: FBT001
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseException], *, before: bool) -> None:
     """Whatever ends the block early, there is no half folder, and what was there before is still there."""
     target = tmp_path / "thing"
     if before:

@@ -1,6 +1,7 @@
 """Building an index: what is redone, what is kept, and what is left when something goes wrong."""
 
 import copy
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle
+from export.errors import FaqwireError
 from export.runtime.bi_encoder import BiEncoder
 from intents import build
 from intents.build import Options, Reporter, build_index, up_to_date
@@ -203,6 +205,19 @@ def test_a_faq_of_disabled_entries_is_refused(root: Path, build_quickly: Builder
     assert state(root) == before
 
 
+def test_a_missing_calibrator_is_told_before_the_work(
+    tmp_path: Path, encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without scikit-learn nothing is encoded or written in vain: the sentence says what to install."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find_spec(name))
+    reporter = Recorder()
+    with pytest.raises(FaqwireError, match=r"install `faqwire\[build\]`"):
+        build_index(SMALL, encoder, tmp_path / "index", Options(), now=NOW, reporter=reporter)
+    assert reporter.steps == []
+    assert not (tmp_path / "index").exists()
+
+
 def test_a_foreign_folder_is_refused(build_quickly: Builder, tmp_path: Path) -> None:
     """A folder of other files is never written into."""
     (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
@@ -212,7 +227,7 @@ def test_a_foreign_folder_is_refused(build_quickly: Builder, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_file_is_refused(build_quickly: Builder, tmp_path: Path, link: bool) -> None:  # noqa: FBT001
+def test_a_file_is_refused(build_quickly: Builder, tmp_path: Path, *, link: bool) -> None:
     """A file in the index's place, or a link that leads nowhere, is left alone."""
     place = tmp_path / "index"
     if link:

@@ -47,11 +47,12 @@ def run(
 @pytest.mark.parametrize("noise", [0.2, 0.8, 3.0, 100.0])
 @pytest.mark.parametrize(("entries", "phrasings"), [(1, 1), (1, 6), (3, 2), (12, 1), (12, 6)])
 @pytest.mark.parametrize("answers", [True, False])
-def test_any_faq_gives_a_policy_that_holds(entries: int, phrasings: int, noise: float, answers: bool) -> None:  # noqa: FBT001
+def test_any_faq_gives_a_policy_that_holds(entries: int, phrasings: int, noise: float, *, answers: bool) -> None:
     """Clear or hopeless, with one entry or many: thresholds are in order, no weight is negative, precision is kept."""
     for seed in range(2):
         policy, found, _, _ = run(entries, phrasings, noise, answers=answers, seed=seed)
         assert 0 <= policy.clarify_at <= policy.answer_at <= 1.01
+        assert policy.answer_at >= 0.5
         assert policy.confidence.score >= 0
         assert policy.confidence.margin >= 0
         assert np.isfinite(policy.confidence.bias)
@@ -199,6 +200,12 @@ def test_a_threshold_takes_all_of_equal_confidence() -> None:
     assert _answer_at(np.array([0.9, 0.5, 0.5, 0.5]), samples, 0.9) == 0.9
     assert _answer_at(np.array([0.5, 0.5, 0.5, 0.5]), samples, 0.9) > 1
     assert _answer_at(np.array([0.9, 0.5, 0.5, 0.1]), samples, 0.66) == 0.5
+
+
+def test_an_answer_is_more_likely_right_than_wrong() -> None:
+    """Easy messages do not pay for answers that are probably wrong, however high precision stays."""
+    samples = columns([True] * 9 + [False], [0.0] * 10)
+    assert _answer_at(np.array([0.99] * 9 + [0.01]), samples, 0.9) == 0.99
 
 
 def test_calibration_error_by_hand() -> None:

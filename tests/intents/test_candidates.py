@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intents.candidates import MAX_CANDIDATES, EntryScorer, centroids_of, nearest_of_each, rank, unit
-from intents.search import Floats
+from intents.search import Floats, Retrieved
 
 SIMILARITIES = st.floats(min_value=-1, max_value=1, width=32)
 ROWS = st.lists(st.tuples(SIMILARITIES, SIMILARITIES), min_size=1, max_size=25)
@@ -105,7 +105,7 @@ def scorer() -> EntryScorer:
 def test_scores_join_the_nearest_item_and_the_centroid(scorer: EntryScorer) -> None:
     """A candidate's score is the weighted mean of its nearest item's and its centroid's similarity."""
     vector = floats([0.8, 0.6, 0.0])
-    found = scorer.candidates(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0]))
+    found = scorer.candidates(Retrieved(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0])))
     assert [c.entry for c in found] == [0, 1, 2]
     assert [c.score for c in found] == pytest.approx([0.8, 0.6, 0.0], abs=1e-6)
     assert found[0].margin == pytest.approx(0.2, abs=1e-6)
@@ -115,15 +115,15 @@ def test_entries_that_are_not_allowed_are_left_out(scorer: EntryScorer) -> None:
     """A mask takes entries out as if they had not been retrieved, also out of the margin."""
     vector = floats([0.8, 0.6, 0.0])
     allowed = np.array([True, False, True])
-    found = scorer.candidates(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0]), allowed)
+    found = scorer.candidates(Retrieved(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0])), allowed)
     assert [c.entry for c in found] == [0, 2]
     assert found[0].margin == pytest.approx(0.8, abs=1e-6)
-    assert scorer.candidates(vector, np.array([0]), floats([0.8]), np.array([False, True, True])) == []
+    assert scorer.candidates(Retrieved(vector, np.array([0]), floats([0.8])), np.array([False, True, True])) == []
 
 
 def test_nothing_retrieved_gives_no_candidates(scorer: EntryScorer) -> None:
     """A search that found nothing has no candidates."""
-    assert scorer.candidates(floats([1, 0, 0]), np.array([], dtype=np.int64), floats([])) == []
+    assert scorer.candidates(Retrieved(floats([1, 0, 0]), np.array([], dtype=np.int64), floats([]))) == []
 
 
 def test_centroids_are_mean_directions() -> None:

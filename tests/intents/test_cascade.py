@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 
 from export.runtime.bi_encoder import BiEncoder
-from intents.cascade import NeedVector, Outcome, resolve
+from intents.cascade import NeedRetrieved, Outcome, resolve
 from intents.decide import Decision, Option, decide
 from intents.index import FaqIndex
-from intents.search import Floats, SearchMode
+from intents.search import Retrieved, SearchMode
 from tests.intents.small import SALE_BEGINS, SALE_ENDS, SMALL
 
 IN_SEASON, OUT_OF_SEASON = SALE_BEGINS, SALE_ENDS + timedelta(days=1)
 IDS = [entry.id for entry in SMALL.entries]
 
 
-def finish(steps: Generator[NeedVector, Floats, Outcome], *answers: Floats) -> Outcome:
+def finish(steps: Generator[NeedRetrieved, Retrieved, Outcome], *answers: Retrieved) -> Outcome:
     """Drive a cascade that has exactly as many needs as there are answers, and return its outcome."""
     send: Any = next
     given = iter(answers)
     try:
         need = send(steps)
-        for vector in given:
-            assert isinstance(need, NeedVector)
-            need = steps.send(vector)
+        for found in given:
+            assert isinstance(need, NeedRetrieved)
+            need = steps.send(found)
     except StopIteration as stop:
         assert next(given, None) is None, "it ended without what it was offered"
         outcome: Outcome = stop.value
@@ -35,13 +35,13 @@ def finish(steps: Generator[NeedVector, Floats, Outcome], *answers: Floats) -> O
 
 
 def ask(text: str, index: FaqIndex, encoder: BiEncoder, day: date = IN_SEASON, mode: SearchMode = "annoy") -> Outcome:
-    """Resolve a message whose vector is needed."""
-    return finish(resolve(text, index, index.search(mode), day), encoder.encode([text])[0])
+    """Resolve a message for which the index has to be searched."""
+    return finish(resolve(text, index, day), *index.search(mode).retrieve(encoder.encode([text])))
 
 
-def without_vector(text: str, index: FaqIndex, day: date = IN_SEASON) -> Outcome:
+def without_search(text: str, index: FaqIndex, day: date = IN_SEASON) -> Outcome:
     """Resolve a message that needs nothing."""
-    return finish(resolve(text, index, index.search("annoy"), day))
+    return finish(resolve(text, index, day))
 
 
 @pytest.mark.parametrize(
@@ -53,19 +53,19 @@ def without_vector(text: str, index: FaqIndex, day: date = IN_SEASON) -> Outcome
         ("Speak to a human.", "human", "handoff"),
     ],
 )
-def test_a_phrasing_needs_no_vector(small_index: FaqIndex, text: str, entry: str, kind: str) -> None:
+def test_a_phrasing_needs_no_search(small_index: FaqIndex, text: str, entry: str, kind: str) -> None:
     """A message that equals a phrasing gets its entry at once and for certain, without the model."""
-    outcome = without_vector(text, small_index)
+    outcome = without_search(text, small_index)
     position = IDS.index(entry)
     assert outcome.decision == Decision(kind, position, 1.0, (Option(position, 1.0),))  # type: ignore[arg-type]
     assert outcome.candidates == ()
     assert outcome.confirmation == "not_needed"
 
 
-def test_any_other_message_needs_its_own_vector(small_index: FaqIndex) -> None:
-    """What is asked for is the vector of the text as it was typed."""
-    steps = resolve(" Parcel BACK? ", small_index, small_index.search("annoy"), IN_SEASON)
-    assert next(steps) == NeedVector(" Parcel BACK? ")
+def test_any_other_message_needs_a_search(small_index: FaqIndex) -> None:
+    """What is asked for is what the text retrieves, as it was typed."""
+    steps = resolve(" Parcel BACK? ", small_index, IN_SEASON)
+    assert next(steps) == NeedRetrieved(" Parcel BACK? ")
 
 
 @pytest.mark.parametrize("mode", ["annoy", "exact"])
@@ -98,7 +98,7 @@ def test_nothing_is_known_of_a_far_message(small_index: FaqIndex, encoder: BiEnc
 def test_outside_of_its_days_an_entry_is_not_there(small_index: FaqIndex, encoder: BiEncoder) -> None:
     """A phrasing of an entry that is out of season is a message like any other, and cannot find that entry."""
     sale = IDS.index("summer-sale")
-    assert without_vector("July sale", small_index, IN_SEASON).decision.entry == sale
+    assert without_search("July sale", small_index, IN_SEASON).decision.entry == sale
     outcome = ask("July sale", small_index, encoder, OUT_OF_SEASON)
     assert sale not in [candidate.entry for candidate in outcome.candidates]
     assert outcome.decision.entry != sale
@@ -120,7 +120,6 @@ def test_resolving_has_no_memory(small_index: FaqIndex, encoder: BiEncoder) -> N
 
 def test_a_vector_of_nothing_is_no_match(small_index: FaqIndex) -> None:
     """A vector without a direction is similar to nothing: the message ends, unanswered."""
-    outcome = finish(
-        resolve("\u200b\u200b", small_index, small_index.search("exact"), IN_SEASON), np.zeros(384, dtype=np.float32)
-    )
+    found = small_index.search("exact").retrieve(np.zeros((1, 384), dtype=np.float32))
+    outcome = finish(resolve("\u200b\u200b", small_index, IN_SEASON), *found)
     assert outcome.decision.kind == "no_match"

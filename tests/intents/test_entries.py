@@ -151,6 +151,6 @@ def test_texts_begin_with_the_question() -> None:
         (None, date(2026, 6, 30), False),
     ],
 )
-def test_validity_includes_both_days(first: date | None, last: date | None, valid: bool) -> None:  # noqa: FBT001
+def test_validity_includes_both_days(first: date | None, last: date | None, *, valid: bool) -> None:
     """An entry is valid on its first and its last day, and always where it has neither."""
     assert entry(valid_from=first, valid_to=last).is_valid_on(date(2026, 7, 1)) is valid

@@ -11,6 +11,7 @@ from intents.decide import Decision, DecisionKind, Option
 from intents.evaluate import Judged, Report, judge, summarise
 from intents.index import FaqIndex
 from intents.labelled import Labelled
+from intents.search import Floats, Retrieved
 from tests.intents.small import SALE_BEGINS, SMALL
 
 IDS = [entry.id for entry in SMALL.entries]
@@ -125,11 +126,11 @@ def test_a_search_that_misses_disagrees(small_index: FaqIndex, encoder: BiEncode
     class Worst:
         """Finds the items that are farthest away."""
 
-        def nearest(self, vector: object) -> object:
+        def retrieve(self, vectors: Floats) -> list[Retrieved]:
             """The exact scan of the opposite direction, with its true scores."""
-            positions, scores = small_index.search("exact").nearest(-vector)  # type: ignore[operator]
-            return positions[:3], -scores[:3]
+            opposite = small_index.search("exact").retrieve(-vectors)
+            return [Retrieved(-f.vector, f.positions[:3], -f.scores[:3]) for f in opposite]
 
-    (one,) = judge([Labelled("can i send it back", "returns")], small_index, Worst(), encoder, DAY)  # type: ignore[arg-type]
+    (one,) = judge([Labelled("can i send it back", "returns")], small_index, Worst(), encoder, DAY)
     assert one.agrees is False
     assert summarise([one], small_index).search_agreement == 0

@@ -179,6 +179,7 @@ def test_the_mask_of_a_day_leaves_out_what_is_not_valid(small_index: FaqIndex) -
     ):
         mask = small_index.allowed_on(day)
         assert (None if mask is None else mask.tolist()) == expected
+    assert len(small_index._days) == 1  # a server that runs for years keeps one
 
 
 def test_the_search_is_the_one_asked_for(small_index: FaqIndex) -> None:

@@ -23,6 +23,7 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
         ("ÉTÉ", normalise("e\u0301te\u0301")),
         ("\uff52\uff45\uff46\uff55\uff4e\uff44", "refund"),
         ("\u2460 item", "1 item"),
+        ("\u210cello", "hello"),
         ("  where\tis \u00a0my\r\norder  ", "where is my order"),
         ("¿where is my order??!", "where is my order"),
         ("«refund» ", "refund"),

@@ -103,6 +103,12 @@ def test_an_unknown_version_is_refused(root: Path, name: str) -> None:
     assert current_folder(root) == before
 
 
+def test_a_version_has_one_name(root: Path) -> None:
+    """A detour that leads to a version is not its name, and does not end up in the link."""
+    with pytest.raises(FaqIndexError, match="has no version"):
+        use_version(root, f"../{VERSIONS}/{names(root)[0]}")
+
+
 def test_the_sentence_says_how_to_list_versions(root: Path) -> None:
     """Whoever mistypes a version is told how to see those there are."""
     with pytest.raises(FaqIndexError, match=f"`faqwire index list --index {root}` shows those it has"):

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from export.runtime.tokens import Tokens
-from intents.search import Floats
-from server.engine import Engine
+from server.engine import Engine, Searched
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +88,10 @@ class HeldEngine(Engine):
 
     device: Device
 
-    def encode(self, batch: Sequence[Tokens], lane: int) -> Sequence[Floats]:
-        """Wait for the test, then encode."""
+    def retrieve(self, batch: Sequence[Tokens], lane: int) -> list[Searched]:
+        """Wait for the test, then encode and search."""
         self.device.run(batch, lane)
-        return super().encode(batch, lane)
+        return super().retrieve(batch, lane)
 
 
 class Clock:

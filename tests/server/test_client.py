@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,8 +43,6 @@ async def strange(handler: Callable[[ServerConnection], Awaitable[None]]) -> Asy
 
 def closed_port() -> int:
     """A port on which nobody listens."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -104,15 +103,17 @@ async def test_nobody_there() -> None:
 
 async def test_no_such_host() -> None:
     """A host that does not exist cannot be reached."""
-    with pytest.raises(ClientError, match="cannot reach ws://nowhere.invalid/"):
+    with pytest.raises(ClientError, match=r"cannot reach ws://nowhere\.invalid/"):
         async with Client("ws://nowhere.invalid/"):
             pass
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws://", "", "ws://127.0.0.1:70000/"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws://", "", "ws://127.0.0.1:70000/", "ws://[::1", "ws://a..b/"]
+)
 async def test_not_an_address(url: str) -> None:
     """What is no websocket address is refused in a sentence."""
-    with pytest.raises(ClientError, match="is not a faqwire server|cannot reach"):
+    with pytest.raises(ClientError, match=r"is not a faqwire server|cannot reach"):
         async with Client(url):
             pass
 
@@ -149,7 +150,7 @@ async def test_other_protocol_on_the_port() -> None:
 
 async def test_wrong_path(server: Server) -> None:
     """A faqwire server asked at another path is not one there."""
-    with pytest.raises(ClientError, match="is not a faqwire server: .*404"):
+    with pytest.raises(ClientError, match=r"is not a faqwire server: .*404"):
         async with Client(server.url + "chat"):
             pass
 
@@ -224,8 +225,8 @@ async def test_unasked_messages_are_ignored() -> None:
 
     async def chatter(websocket: ServerConnection) -> None:
         error = {"type": "error", "code": "x", "message": "", "retryable": False, "retry_after_ms": None}
-        for frame in (WELCOME, WELCOME, json.dumps({**error, "id": None}), json.dumps({**error, "id": "999"})):
-            await websocket.send(frame)
+        for message in (WELCOME, WELCOME, json.dumps({**error, "id": None}), json.dumps({**error, "id": "999"})):
+            await websocket.send(message)
         async for frame in websocket:
             await websocket.send(json.dumps({"type": "pong", "id": json.loads(frame)["id"]}))
 

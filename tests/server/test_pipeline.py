@@ -4,16 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from export.runtime.tokens import Tokens
-from intents.search import Floats
 from server.batching import MicroBatcher
-from server.engine import Engine
+from server.engine import Engine, Searched
 from server.errors import DeadlineExceeded, Internal
 from server.pipeline import Pipeline
 from tests.server.fakes import Device, HeldEngine
@@ -21,12 +19,12 @@ from tests.server.raw import UNSEEN
 
 OTHER = "can u send me the bill again for my company"
 
-Batcher = MicroBatcher[Tokens, Floats]
+Batcher = MicroBatcher[Tokens, Searched]
 
 
 def batcher_of(engine: Engine) -> Batcher:
     """A batcher of one lane over an engine."""
-    return Batcher(engine.encode, length=len, lanes=1, max_queue=8, max_batch=8, max_tokens=4096)
+    return Batcher(engine.retrieve, length=len, lanes=1, max_queue=8, max_batch=8, max_tokens=4096)
 
 
 def pipeline_of(engine: Engine, batcher: Batcher) -> Pipeline:
@@ -145,10 +143,11 @@ async def test_only_what_is_valid_today(engine: Engine) -> None:
     await batcher.close()
 
 
-async def test_engine_gives_a_vector_for_each(engine: Engine) -> None:
-    """The engine's encode is what the batcher wants: one unit vector for each input, on any lane."""
+async def test_engine_retrieves_for_each(engine: Engine) -> None:
+    """The engine's retrieve is what the batcher wants: a unit vector and its items for each input, on any lane."""
     tokens = [engine.encoder.tokenize(text) for text in (UNSEEN, OTHER)]
     for lane in range(engine.encoder.sessions):
-        vectors: Any = engine.encode(tokens, lane)
-        assert len(vectors) == 2
-        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-3)
+        found = [searched.found for searched in engine.retrieve(tokens, lane)]
+        assert len(found) == 2
+        assert np.linalg.norm([f.vector for f in found], axis=1) == pytest.approx(1.0, abs=1e-3)
+        assert all(len(f.positions) == engine.index.manifest.plan.neighbours for f in found)

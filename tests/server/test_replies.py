@@ -1,6 +1,7 @@
 """Guards `server.replies`: what a client is told for each decision."""
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -14,12 +15,19 @@ from server.pipeline import Resolved, Timing
 from server.replies import reply
 
 ENTRIES = (
-    Entry(id="hours", question="When?", answer="**9 to 5**", url="/hours", follow_ups=("gone", "person", "refunds")),
+    Entry(
+        id="hours",
+        question="When?",
+        answer="**9 to 5**",
+        url="/hours",
+        follow_ups=("gone", "person", "over", "refunds"),
+    ),
     Entry(id="refunds", question="Money back?", answer="Within a week."),
     Entry(id="person", question="A person?", answer="One moment.", kind="handoff"),
     Entry(id="gone", question="Gone?", answer="Yes.", enabled=False),
-    Entry(id="fifth", question="Fifth?", answer="Fifth."),
+    Entry(id="over", question="Sale?", answer="Over.", valid_to=date(2026, 11, 22)),
 )
+DAY = date(2026, 11, 23)
 TEXTS = Texts(no_match="No idea.", clarify="Which?", handoff="A colleague comes.")
 
 
@@ -35,11 +43,11 @@ def resolved(kind: Any, entry: int | None, *options: tuple[int, float]) -> Resol
     chosen = tuple(Option(*option) for option in options)
     confidence = chosen[0].confidence if chosen else 0.0
     outcome = Outcome(Decision(kind, entry, confidence, chosen), (), "disabled")
-    return Resolved(outcome, Timing(tokenize=0.001, queue=0.002, encode=0.003, search=0.0000004))
+    return Resolved(outcome, DAY, Timing(tokenize=0.001, queue=0.002, encode=0.003, search=0.0000004))
 
 
 def test_answer(index: FaqIndex) -> None:
-    """An answer shows its entry's Markdown, names the entry, and suggests those of its follow-ups that are enabled."""
+    """An answer shows its entry's Markdown, names the entry, and suggests those follow-ups that can be asked today."""
     said = reply("7", resolved("answer", 0, (0, 0.98765), (1, 0.2)), index, 0.0123)
     assert msgspec.json.decode(msgspec.json.encode(said)) == {
         "type": "answer",

@@ -211,7 +211,7 @@ async def play(schedule: list[Action], lanes: int) -> None:
         stage.check_end(item)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(SCHEDULES, st.integers(1, 3))
 def test_every_request_ends_exactly_once(schedule: list[Action], lanes: int) -> None:
     """Whatever comes, leaves, fails and closes when: the queue keeps its bound, and everybody gets their own end."""

@@ -1,0 +1,81 @@
+"""Guards `server.logs`: JSON for machines, lines for people, both on standard error."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from server.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    """Leave logging as it was found."""
+    before, level = structlog.get_config(), logging.getLogger("websockets").level
+    yield
+    structlog.configure(**before)
+    logging.getLogger("websockets").setLevel(level)
+
+
+def fail() -> None:
+    """Raise something."""
+    raise ValueError("the cause")
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each event is a line of JSON with its level, its time and its facts, an exception included."""
+    configure_logs("info", "json")
+    log = structlog.get_logger()
+    log.info("listening", url="ws://[::1]:1/", entries=3)
+    try:
+        fail()
+    except ValueError:
+        log.exception("batch failed")
+    out, err = capsys.readouterr()
+    first, second = map(json.loads, err.splitlines())
+    assert out == ""
+    time = first.pop("timestamp")
+    assert time.endswith("Z")
+    assert first == {"event": "listening", "level": "info", "url": "ws://[::1]:1/", "entries": 3}
+    assert (second["event"], second["level"]) == ("batch failed", "error")
+    assert "ValueError: the cause" in second["exception"]
+
+
+def test_console(capsys: pytest.CaptureFixture[str]) -> None:
+    """For people an event is a line of text, and an exception a plain traceback."""
+    configure_logs("info", "console")
+    log = structlog.get_logger()
+    log.info("listening", url="ws://127.0.0.1:1/")
+    try:
+        fail()
+    except ValueError:
+        log.exception("batch failed")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "listening" in err.splitlines()[0]
+    assert "url=ws://127.0.0.1:1/" in err.splitlines()[0]
+    assert err.rstrip().endswith("ValueError: the cause")
+
+
+def test_auto_is_json_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where standard error is not a terminal, "auto" writes JSON."""
+    configure_logs("info", "auto")
+    structlog.get_logger().info("hello")
+    assert json.loads(capsys.readouterr().err)["event"] == "hello"
+
+
+def test_level(capsys: pytest.CaptureFixture[str]) -> None:
+    """Events below the level are not written."""
+    configure_logs("warning", "json")
+    log = structlog.get_logger()
+    log.info("chatter")
+    log.warning("trouble")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["trouble"]
+
+
+def test_websockets_keeps_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """The library's own tracebacks for clients that leave without a word are not written."""
+    configure_logs("debug", "json")
+    assert not logging.getLogger("websockets.server").isEnabledFor(logging.ERROR)
