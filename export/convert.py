@@ -124,7 +124,7 @@ def export_model(
         for variant in wanted[1:]:
             report(f"making {variant}")
             _make_smaller(variant, folder / files["fp32"], folder / files[variant], source.kind, reference)
-        manifest = BundleManifest(
+        draft = BundleManifest(
             format=FORMAT,
             kind=source.kind,
             source=ModelSource(model=source.name, revision=source.revision, weights=source.weights),
@@ -145,13 +145,18 @@ def export_model(
                 prefix=reference.prefix,
             ),
         )
-        measured = {}
-        for variant, file in files.items():
-            report(f"comparing {variant} with torch")
-            measured[variant] = VariantInfo(file=file, parity=_measure(Bundle(folder, manifest), variant, expected))
-            parity.check(variant, measured[variant].parity)
-        seal(folder, msgspec.structs.replace(manifest, variants=measured), MANIFEST)
+        seal(folder, _compared(Bundle(folder, draft), expected, report), MANIFEST)
     return Exported(open_bundle(target), up_to_date=False)
+
+
+def _compared(draft: Bundle, expected: Floats, report: Report) -> BundleManifest:
+    """The manifest of a bundle whose variants have all been compared with the reference, and have passed."""
+    measured = {}
+    for variant, info in draft.manifest.variants.items():
+        report(f"comparing {variant} with torch")
+        measured[variant] = msgspec.structs.replace(info, parity=_measure(draft, variant, expected))
+        parity.check(variant, measured[variant].parity)
+    return msgspec.structs.replace(draft.manifest, variants=measured)
 
 
 def _measure(bundle: Bundle, variant: Variant, expected: Floats) -> Parity:

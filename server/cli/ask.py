@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -83,30 +83,19 @@ class _Background:
 
 @contextmanager
 def _connected(background: _Background, url: str | None, settings: Settings) -> Iterator[Client]:
-    if url is not None:
-        with _client(background, url) as client:
-            yield client
-        return
-    configured = f"ws://{settings.host}:{settings.port}/"
-    try:
-        client = background.run(Client(configured, open_timeout=2.0).__aenter__())
-    except ClientError:
-        with _own_server(background, settings) as own, _client(background, own) as client:
-            yield client
-        return
-    try:
+    """A client of the named server, else of the one on the configured port, else of one started for the occasion."""
+    with ExitStack() as stack:
+        if url is not None:
+            client = background.run(Client(url).__aenter__())
+        else:
+            try:
+                configured = f"ws://{settings.host}:{settings.port}/"
+                client = background.run(Client(configured, open_timeout=2.0).__aenter__())
+            except ClientError:
+                own = stack.enter_context(_own_server(background, settings))
+                client = background.run(Client(own).__aenter__())
+        stack.callback(lambda: background.run(client.__aexit__(None, None, None)))
         yield client
-    finally:
-        background.run(client.__aexit__(None, None, None))
-
-
-@contextmanager
-def _client(background: _Background, url: str) -> Iterator[Client]:
-    client = background.run(Client(url).__aenter__())
-    try:
-        yield client
-    finally:
-        background.run(client.__aexit__(None, None, None))
 
 
 @contextmanager

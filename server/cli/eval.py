@@ -11,7 +11,11 @@ from server.cli import options
 from server.cli.options import PATH
 
 if TYPE_CHECKING:
+    from intents.build import Options
+    from intents.entries import Faq
     from intents.evaluate import Report
+    from intents.labelled import Labelled
+    from server.settings import Settings
 
 
 @click.command
@@ -38,19 +42,10 @@ def command(
 
     Everything is chosen from the FAQ alone; the messages are only counted.
     """
-    import msgspec
-
-    from export.bundle import open_bundle
-    from export.runtime.bi_encoder import BiEncoder
-    from export.runtime.session import choose_variant, find_device
-    from intents.build import Options, build_index
-    from intents.evaluate import judge, summarise
+    from intents.build import Options
     from intents.formats import load_faq
-    from intents.index import open_index
     from intents.labelled import read_labelled
-    from intents.store import current_folder
-    from server.cli.console import ConsoleReporter, bar, open_encoder, out, report_left_out, say
-    from server.engine import usable_cores
+    from server.cli.console import out, report_left_out, say
     from server.settings import read_settings
 
     settings = read_settings(config, **flags)
@@ -61,46 +56,61 @@ def command(
         raise click.UsageError("--faq and --messages go together; name both, or neither for the sample")
     loaded = load_faq(faq)
     report_left_out(loaded.left_out)
-    enabled = {entry.id for entry in loaded.faq.entries if entry.enabled}
-    labelled, left_out = read_labelled(messages, enabled)
+    labelled, left_out = read_labelled(messages, {entry.id for entry in loaded.faq.entries if entry.enabled})
     report_left_out(left_out)
+    chosen = Options(target_precision=target_precision, out_of_scope_share=out_of_scope_share)
+    report, setting = _evaluate(loaded.faq, labelled, settings, chosen)
+    if as_json:
+        import msgspec
+
+        facts = {**msgspec.to_builtins(report), "faq": str(faq), "messages_file": str(messages), **setting}
+        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+    else:
+        out.print(_table(report, f"{faq.name}, {setting['model']} ({setting['variant']})"))
+
+
+def _evaluate(
+    faq: "Faq", labelled: "list[Labelled]", settings: "Settings", chosen: "Options"
+) -> "tuple[Report, dict[str, Any]]":
+    """The figures, and what they were measured with: model, variant, provider, search, plan, calibration."""
+    import msgspec
+
+    from export.bundle import open_bundle
+    from export.runtime.bi_encoder import BiEncoder
+    from export.runtime.session import choose_variant, find_device
+    from intents.build import build_index
+    from intents.evaluate import judge, summarise
+    from intents.index import open_index
+    from intents.store import current_folder
+    from server.cli.console import ConsoleReporter, bar, open_encoder, say
+    from server.engine import usable_cores
+
     bundle = open_bundle(settings.model, kind="bi-encoder")
     device = find_device(settings.provider)
     variant = choose_variant(bundle, device, settings.variant)
-    chosen = Options(target_precision=target_precision, out_of_scope_share=out_of_scope_share)
     with tempfile.TemporaryDirectory(prefix="faqwire-eval-") as aside, bar() as progress:
-        root = Path(aside) / "index"
+        root, reporter = Path(aside) / "index", ConsoleReporter(progress)
         encoder = open_encoder(settings.model, threads=usable_cores())
-        reporter = ConsoleReporter(progress)
-        built = build_index(loaded.faq, encoder, root, chosen, now=datetime.now(UTC), reporter=reporter)
-        fingerprint = bundle.manifest.fingerprint
-        index = open_index(current_folder(root), root, model_fingerprint=fingerprint, model_folder=settings.model)
+        manifest = build_index(faq, encoder, root, chosen, now=datetime.now(UTC), reporter=reporter).manifest
+        index = open_index(
+            current_folder(root),
+            root,
+            model_fingerprint=bundle.manifest.fingerprint,
+            model_folder=settings.model,
+        )
         say(f"asking {len(labelled):,} messages")
         serving = BiEncoder(bundle, variant, device, threads=usable_cores())
-        judged = judge(
-            labelled,
-            index,
-            index.search(settings.search),
-            serving,
-            datetime.now().astimezone().date(),
-            reporter.encoding(len(labelled)),
-        )
+        today = datetime.now().astimezone().date()
+        judged = judge(labelled, index, index.search(settings.search), serving, today, reporter.encoding(len(labelled)))
         report = summarise(judged, index)
-    if as_json:
-        facts: dict[str, Any] = {
-            **msgspec.to_builtins(report),
-            "faq": str(faq),
-            "messages_file": str(messages),
-            "model": bundle.manifest.source.model,
-            "variant": variant,
-            "provider": device.provider,
-            "search": settings.search,
-            "plan": msgspec.to_builtins(built.manifest.plan),
-            "calibration": msgspec.to_builtins(built.manifest.calibration),
-        }
-        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
-        return
-    out.print(_table(report, f"{faq.name}, {bundle.manifest.source.model} ({variant})"))
+    return report, {
+        "model": bundle.manifest.source.model,
+        "variant": variant,
+        "provider": device.provider,
+        "search": settings.search,
+        "plan": msgspec.to_builtins(manifest.plan),
+        "calibration": msgspec.to_builtins(manifest.calibration),
+    }
 
 
 def _table(report: "Report", title: str) -> Any:

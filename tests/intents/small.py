@@ -1,10 +1,13 @@
-"""A small FAQ with an entry of every sort."""
+"""A small FAQ with an entry of every sort, and what tests do with it."""
 
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from intents.build import Built
+import msgspec
+
+from intents.build import Built, Reporter
 from intents.entries import Entry, Faq, Header
 from intents.index import FaqIndex
 
@@ -65,3 +68,32 @@ SMALL = Faq(
         ),
     ),
 )
+
+
+def changed(position: int, **fields: Any) -> Faq:
+    """The small FAQ with other fields in one entry."""
+    entries = list(SMALL.entries)
+    entries[position] = msgspec.structs.replace(entries[position], **fields)
+    return Faq(header=SMALL.header, entries=tuple(entries))
+
+
+class Recorder(Reporter):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.total = 0
+        self.done = 0
+
+    def step(self, what: str) -> None:
+        """See `Reporter.step`."""
+        self.steps.append(what)
+
+    def encoding(self, total: int) -> Callable[[int], None]:
+        """See `Reporter.encoding`."""
+        self.total += total
+
+        def advance(count: int) -> None:
+            self.done += count
+
+        return advance

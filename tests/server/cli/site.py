@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from export.sealed import seal
+from intents.index import MANIFEST, IndexManifest, read_index_manifest
+from intents.store import current_folder, use_version, version_folder
 
 FAQWIRE = (str(Path(sys.executable).with_name("faqwire")),)
 
@@ -107,10 +114,21 @@ def lay_out(folder: Path, model: Path, index: Path) -> Site:
         (folder / name).mkdir(parents=True)
     for file in model.iterdir():
         _link(file, site.model / file.name)
-    shutil.copytree(index, site.index, symlinks=True)
+    current = current_folder(index)
+    shutil.copytree(current, version_folder(site.index, current.name))
+    use_version(site.index, current.name)
     (folder / "faq.yaml").write_text(FAQ, encoding="utf-8")
     (folder / "messages.csv").write_text(MESSAGES, encoding="utf-8")
     return site
+
+
+def add_version(site: Site, name: str, **changes: Any) -> Path:
+    """Add a version to a site's index: the current one under another name, and with these changes in its manifest."""
+    folder = version_folder(site.index, name)
+    shutil.copytree(current_folder(site.index), folder)
+    manifest: IndexManifest = read_index_manifest(folder, site.index)
+    seal(folder, msgspec.structs.replace(manifest, version=name, **changes), MANIFEST)
+    return folder
 
 
 def _link(file: Path, link: Path) -> None:
