@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,20 @@ from export.sealed import seal, sha256_of, staged
 from intents.calibrate import calibrate, choose_weight, hold_out, require_scikit_learn
 from intents.candidates import EntryScorer, centroids_of
 from intents.effort import NEIGHBOURS, build_trees, plan_search
-from intents.entries import Faq
+from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
-from intents.index import ANNOY, CENTROIDS, FAQ, FORMAT, MANIFEST, OWNERS, VECTORS, IndexManifest, open_index
+from intents.index import (
+    ANNOY,
+    CENTROIDS,
+    FAQ,
+    FORMAT,
+    MANIFEST,
+    OUT_OF_SCOPE,
+    OWNERS,
+    VECTORS,
+    IndexManifest,
+    open_index,
+)
 from intents.items import Item, items_of
 from intents.labelled import read_out_of_scope
 from intents.search import Floats
@@ -40,6 +51,10 @@ class Options:
 
     target_precision: float = 0.90
     out_of_scope_share: float = 0.30
+
+    def __post_init__(self) -> None:
+        if not (0 < self.target_precision < 1 and 0 < self.out_of_scope_share < 1):
+            raise ValueError(f"{self}: both are shares between 0 and 1")
 
 
 class Reporter:
@@ -120,15 +135,20 @@ def build_index(
     if not items:
         raise FaqIndexError("every entry of the FAQ is disabled; enable at least one")
     _refuse_foreign(root)
-    vectors, encoded = _encode(items, encoder, _known_vectors(root, fingerprint), reporter)
+    known = _known(root, fingerprint)
+    vectors, encoded = _encode(items, encoder, known.texts, reporter)
     owners = np.array([item.entry for item in items], dtype=np.int64)
     reporter.step("weighing nearest phrasing against centroid")
     held_out = hold_out(vectors, owners, items, neighbours=min(NEIGHBOURS, len(items)))
     weight = choose_weight(held_out)
     scorer = EntryScorer(owners, centroids_of(vectors, owners, len(faq.entries)), weight)
-    plan = plan_search(vectors, scorer, items, reporter.step)
+    limited = sum(_is_limited(faq.entries[item.entry]) for item in items)
+    plan = plan_search(vectors, scorer, items, reporter.step, limited=limited)
     reporter.step("calibrating")
-    out_of_scope = encoder.encode(read_out_of_scope(SHIPPED_OUT_OF_SCOPE), batch_size=BATCH)
+    source = sha256_of(SHIPPED_OUT_OF_SCOPE)
+    out_of_scope = known.out_of_scope.get(source)
+    if out_of_scope is None:
+        out_of_scope = encoder.encode(read_out_of_scope(SHIPPED_OUT_OF_SCOPE), batch_size=BATCH)
     policy, calibration = calibrate(
         held_out,
         out_of_scope,
@@ -145,6 +165,7 @@ def build_index(
         np.save(draft / VECTORS, vectors, allow_pickle=False)
         np.save(draft / OWNERS, owners, allow_pickle=False)
         np.save(draft / CENTROIDS, scorer.centroids, allow_pickle=False)
+        np.save(draft / OUT_OF_SCOPE, out_of_scope, allow_pickle=False)
         build_trees(vectors, plan.trees).save(str(draft / ANNOY))
         manifest = IndexManifest(
             format=FORMAT,
@@ -156,6 +177,8 @@ def build_index(
             recipe=recipe,
             entries=len(faq.entries),
             items=len(items),
+            texts=_digest(items),
+            out_of_scope=source,
             plan=plan,
             centroid_weight=weight,
             policy=policy,
@@ -167,6 +190,10 @@ def build_index(
     return Built(manifest, up_to_date=False, encoded=encoded)
 
 
+def _is_limited(entry: Entry) -> bool:
+    return entry.valid_from is not None or entry.valid_to is not None
+
+
 def _refuse_foreign(root: Path) -> None:
     """Never write into a folder that holds something else."""
     if root.is_dir():
@@ -176,12 +203,35 @@ def _refuse_foreign(root: Path) -> None:
         raise FaqIndexError(f"{root} is a file and not a FAQ index; choose another place")
 
 
-def _known_vectors(root: Path, fingerprint: str) -> Mapping[str, Floats]:
-    """Vectors of texts that the current version holds, if the same model made them."""
-    with suppress(FaqIndexError):
-        old = open_index(current_folder(root), root, model_fingerprint=fingerprint, model_folder=Path())
-        return {item.text: old.vectors[i] for i, item in enumerate(items_of(old.faq.entries))}
-    return {}
+@dataclass(frozen=True)
+class _Known:
+    """Vectors that need not be computed again.
+
+    Attributes:
+        texts: of the items' texts.
+        out_of_scope: of out-of-scope messages, by the sha256 of their file.
+    """
+
+    texts: Mapping[str, Floats] = field(default_factory=dict)
+    out_of_scope: Mapping[str, Floats] = field(default_factory=dict)
+
+
+def _known(root: Path, fingerprint: str) -> _Known:
+    """The vectors that the current version holds, if the same model made them."""
+    with suppress(FaqIndexError, OSError, ValueError):
+        folder = current_folder(root)
+        old = open_index(folder, root, model_fingerprint=fingerprint, model_folder=Path())
+        items = items_of(old.faq.entries)
+        out_of_scope = np.load(folder / OUT_OF_SCOPE, allow_pickle=False)
+        # Another version of faqwire may have made other items of the same entries.
+        same = _digest(items) == old.manifest.texts
+        texts = {item.text: old.vectors[i] for i, item in enumerate(items)} if same else {}
+        return _Known(texts, {old.manifest.out_of_scope: out_of_scope})
+    return _Known()
+
+
+def _digest(items: Sequence[Item]) -> str:
+    return hashlib.sha256(msgspec.json.encode([item.text for item in items])).hexdigest()
 
 
 def _encode(

@@ -103,8 +103,9 @@ def hold_out(vectors: Floats, owners: Positions, items: Sequence[Item], *, neigh
     if lonely:
         chosen = np.array([i for i, item in enumerate(items) if item.role == "phrasing"], dtype=np.int64)
         notes.append(
-            "too few entries have several phrasings to hold any out: each was compared with its own question and "
-            "answer instead, which makes visitors look easier to understand than they are; add phrasings"
+            f"fewer than {MIN_IN_SCOPE} phrasings can be held out, which is too few to calibrate on: questions were "
+            "compared with their own answers as well, which makes visitors look easier to understand than they are; "
+            "add phrasings"
         )
     several = owners.min() != owners.max()
     if not several:

@@ -18,6 +18,7 @@ from intents.items import Item
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieved
 
 NEIGHBOURS = 100
+MAX_LIMITED = 1000
 TARGET = 0.998
 MAX_HELD_OUT = 1000
 SEED = 20261123
@@ -47,7 +48,9 @@ class _Trial:
     tops: list[int]
 
 
-def plan_search(vectors: Floats, scorer: EntryScorer, items: list[Item], report: Report) -> SearchPlan:
+def plan_search(
+    vectors: Floats, scorer: EntryScorer, items: list[Item], report: Report, *, limited: int = 0
+) -> SearchPlan:
     """Choose Annoy's parameters for an index.
 
     Args:
@@ -55,9 +58,11 @@ def plan_search(vectors: Floats, scorer: EntryScorer, items: list[Item], report:
         scorer: the index's own.
         items: what the vectors are of.
         report: told what is being done.
+        limited: items of entries that are valid only at times. They stay in the index and are passed over on other
+            days, so that many more are retrieved: they must not crowd out those that are valid.
     """
     trees = 32 if len(items) <= 200_000 else 64
-    neighbours = min(NEIGHBOURS, len(items))
+    neighbours = min(NEIGHBOURS + min(limited, MAX_LIMITED), len(items))
     folds = _folds(scorer.owners, items)
     count = sum(map(len, folds))
     report(f"trying Annoy on {count:,} held-out phrasings")

@@ -1,11 +1,14 @@
 """An index: a FAQ's entries and items, ready to search, in one sealed folder.
 
-manifest.json   `IndexManifest`: the model it belongs to, how it is searched, what calibration found
-faq.json        header and entries
-vectors.npy     (items, dimension) float32, unit length; memory-mapped
-owners.npy      (items,) int64, the entry of every item
-centroids.npy   (entries, dimension) float32, unit length, the mean direction of each entry's items
-items.ann       Annoy's trees; memory-mapped, shared by all processes
+    manifest.json     `IndexManifest`: the model it belongs to, how it is searched, what calibration found
+    faq.json          header and entries
+    vectors.npy       (items, dimension) float32, unit length; memory-mapped
+    owners.npy        (items,) int64, the entry of every item
+    centroids.npy     (entries, dimension) float32, unit length, the mean direction of each entry's items
+    out_of_scope.npy  (messages, dimension) float32, what it was calibrated with; spares the next build their encoding
+    items.ann         Annoy's trees; memory-mapped, shared by all processes
+
+The manifest has the sha256 of every other file.
 """
 
 from dataclasses import dataclass, field
@@ -31,6 +34,7 @@ FAQ = "faq.json"
 VECTORS = "vectors.npy"
 OWNERS = "owners.npy"
 CENTROIDS = "centroids.npy"
+OUT_OF_SCOPE = "out_of_scope.npy"
 ANNOY = "items.ann"
 
 
@@ -99,6 +103,8 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
         dimension: length of its vectors.
         recipe: digest of everything that decides its content.
         entries, items: how many there are.
+        texts: digest of what the items' texts were; their vectors are used again only where it is still the same.
+        out_of_scope: sha256 of the out-of-scope messages that it was calibrated with.
         plan: how it is searched.
         centroid_weight: what an entry's centroid counts beside its nearest item.
         policy: how it decides.
@@ -114,6 +120,8 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
     recipe: str
     entries: int
     items: int
+    texts: str
+    out_of_scope: str
     plan: SearchPlan
     centroid_weight: float
     policy: Policy

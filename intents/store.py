@@ -109,8 +109,11 @@ def use_version(root: Path, name: str) -> None:
         raise FaqIndexError(f"{root / CURRENT} cannot be replaced ({exc.strerror})") from exc
 
 
-def prune_versions(root: Path, keep: int) -> list[str]:
+def prune_versions(root: Path, keep: int, *, stale_before: float = 0.0) -> list[str]:
     """Remove all but the newest `keep` versions; the current one always stays.
+
+    What an interrupted build or prune left behind goes too, if it is older than `stale_before` (seconds since 1970): a
+    younger draft may be another build's that is still running.
 
     Returns:
         The names of those removed.
@@ -134,6 +137,10 @@ def prune_versions(root: Path, keep: int) -> list[str]:
         except OSError as exc:
             raise FaqIndexError(f"{version.folder} cannot be removed ({exc.strerror})") from exc
         removed.append(version.name)
+    for left in (root / VERSIONS).glob(".*"):
+        if left.suffix == ".removed" or (left.suffix == ".partial" and left.stat().st_mtime < stale_before):
+            shutil.rmtree(left, ignore_errors=True)
+            removed.append(left.name)
     return removed
 
 

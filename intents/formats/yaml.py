@@ -22,6 +22,8 @@ _NULL = "tag:yaml.org,2002:null"
 _WORDS = {"array": "a list", "object": "a mapping", "str": "text", "null": "nothing", "bool": "true or false"}
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
+_MAX_DEPTH = 32
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -50,6 +52,29 @@ def read_yaml(files: Sequence[Path]) -> tuple[Header, list[Located]]:
     return (headers[first] if first else Header()), located
 
 
+def _written(value: Any) -> Any:
+    """A mapping without its empty fields: one that is named and left empty is as good as absent."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _written(item) for key, item in value.items() if item is not None}
+
+
+def _too_deep(text: str) -> int | None:
+    """The line on which the document is nested deeper than any FAQ, or None.
+
+    Composing nodes recurses, in C without a guard: a file of opening brackets would end the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return event.start_mark.line + 1 if event.start_mark else 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
+
+
 @dataclass
 class _Reader:
     """Reads one file; what is wrong is collected, so that the operator sees all of it at once."""
@@ -60,13 +85,6 @@ class _Reader:
 
     def read(self, *, alone: bool) -> tuple[Header | None, list[Located]]:
         """The file's header, if it has one, and its entries; a file beside others may have either alone."""
-        try:
-            return self._read(alone=alone)
-        except RecursionError:
-            self.problems.append(Problem(self.file, 0, "", "is nested too deeply to be a FAQ"))
-            return None, []
-
-    def _read(self, *, alone: bool) -> tuple[Header | None, list[Located]]:
         root = self._parse()
         if root is None:
             return None, []
@@ -88,6 +106,9 @@ class _Reader:
         text = ""
         try:
             text = self.file.read_text(encoding="utf-8-sig")
+            if (line := _too_deep(text)) is not None:
+                self.problems.append(Problem(self.file, line, "", "is nested too deeply to be a FAQ"))
+                return None
             root = yaml.compose(text, Loader=_LOADER)
         except UnicodeDecodeError as exc:
             self.problems.append(Problem(self.file, 0, "", f"is not UTF-8 ({exc.reason} at byte {exc.start})"))
@@ -111,7 +132,8 @@ class _Reader:
         values = {key: self._plain(node, key, lines) for key, node in fields.items()}
         texts = values.get("texts")
         known = self._known(texts, Texts, lines, "texts.") if isinstance(texts, dict) else True
-        return self._convert(values, Header, lines) if self._known(values, Header, lines, "") and known else None
+        known = self._known(values, Header, lines, "") and known
+        return self._convert(_written(values), Header, lines) if known else None
 
     def _entry(self, node: Any) -> Located | None:
         lines: dict[str, int] = {}
@@ -121,8 +143,7 @@ class _Reader:
             return None
         if not self._known(value, Entry, lines, ""):
             return None
-        # A field that is written and left empty is as good as absent.
-        entry = self._convert({key: item for key, item in value.items() if item is not None}, Entry, lines)
+        entry = self._convert(_written(value), Entry, lines)
         return None if entry is None else Located(entry, self.file, lines)
 
     def _plain(self, node: Any, path: str, lines: dict[str, int]) -> Any:
@@ -178,6 +199,7 @@ class _Reader:
             found = _AT.search(sentence)
             path = found["path"] if found else ""
             sentence = _AT.sub("", sentence)
+            sentence = sentence.replace("Invalid RFC3339 encoded date", "is not a date; write it as YYYY-MM-DD")
             if path == "kind":
                 sentence += f"; it is one of {', '.join(get_args(EntryKind))}"
             sentence = re.sub(r"`(\w+)`", lambda m: _WORDS.get(m[1], m[1]), sentence)

@@ -1,11 +1,15 @@
 """`faqwire index`: the versions of an index."""
 
 import sys
+import time
 from pathlib import Path
 
 import click
 
 from server.cli import options
+
+# A draft that was not touched for so long is not a running build's.
+_STALE_SECONDS = 24 * 3600
 
 
 @click.group
@@ -57,12 +61,12 @@ def use(version: str, index: Path | None, config: Path | None) -> None:
 @options.index
 @options.config
 def prune(keep: int, index: Path | None, config: Path | None) -> None:
-    """Remove old versions; the current one always stays."""
+    """Remove old versions, and what interrupted builds left a day ago or more; the current one always stays."""
     from intents.store import prune_versions
     from server.cli.console import say
 
     root = _root(config, index)
-    removed = prune_versions(root, keep)
+    removed = prune_versions(root, keep, stale_before=time.time() - _STALE_SECONDS)
     for name in removed:
         say(f"removed {name}")
     if not removed:

@@ -18,6 +18,7 @@ from intents.index import (
     FAQ,
     FORMAT,
     MANIFEST,
+    OUT_OF_SCOPE,
     OWNERS,
     VECTORS,
     FaqIndex,
@@ -30,7 +31,7 @@ from intents.search import AnnoySearch, ExactSearch
 from intents.store import current_folder
 from tests.intents.small import SALE_BEGINS, SALE_ENDS, SMALL, Opener
 
-FILES = (FAQ, VECTORS, OWNERS, CENTROIDS, ANNOY)
+FILES = (FAQ, VECTORS, OWNERS, CENTROIDS, OUT_OF_SCOPE, ANNOY)
 DAY = timedelta(days=1)
 
 

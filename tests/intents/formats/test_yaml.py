@@ -233,10 +233,9 @@ def test_an_alias_of_itself_is_refused(tmp_path: Path) -> None:
 
 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
-    """Nesting beyond what can be followed is a problem of the file, not a crash."""
-    assert refusal(write(tmp_path, f"entries:\n- question: {'[' * 3000}{']' * 3000}\n")) == [
-        "faq.yaml: is nested too deeply to be a FAQ"
-    ]
+    """Nesting beyond what can be followed is a problem of a line, not a crash, however deep it is."""
+    for deep in (f"entries:\n- question: {'[' * 3000}{']' * 3000}\n", "\n" + "[" * 300_000):
+        assert refusal(write(tmp_path, deep)) == ["faq.yaml:2: is nested too deeply to be a FAQ"]
 
 
 def test_a_tag_runs_nothing(tmp_path: Path) -> None:

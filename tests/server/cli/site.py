@@ -16,6 +16,8 @@ from export.sealed import seal
 from intents.index import MANIFEST, IndexManifest, read_index_manifest
 from intents.store import current_folder, use_version, version_folder
 
+Process = subprocess.Popen[str]
+
 FAQWIRE = (str(Path(sys.executable).with_name("faqwire")),)
 
 FAQ = """\
@@ -79,15 +81,15 @@ class Site:
         )
 
     @contextmanager
-    def start(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+    def start(self, *args: str, stdio: Any = subprocess.PIPE) -> Iterator[Process]:
         """Run `faqwire` with these arguments in the background, and make sure that it ends."""
         process = subprocess.Popen(
             [*FAQWIRE, *args],
             cwd=self.folder,
             env=self.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=stdio,
+            stdout=stdio,
+            stderr=stdio,
             text=True,
         )
         with process:

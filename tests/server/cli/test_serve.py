@@ -1,0 +1,121 @@
+"""Guards `faqwire serve` as a process: what it prints, what it logs, and how it ends."""
+
+import json
+import re
+import signal
+import socket
+import struct
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.server.cli.site import Process, Site
+from tests.server.raw import UNSEEN
+
+
+def address(process: Process) -> str:
+    """The address that a starting server prints when it is ready."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.fullmatch(r"faqwire is listening on (ws://127\.0\.0\.1:\d+/)\n", line)
+    assert found, line or process.communicate()[1]
+    return found[1]
+
+
+def end(process: Process, number: signal.Signals) -> tuple[int, str, str]:
+    """Send a signal, and give the exit status and what was printed last."""
+    process.send_signal(number)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def test_port_0_picks_one_and_prints_it(site: Site) -> None:
+    """The address goes to standard output with what to type next; the logs are JSON on standard error."""
+    before = site.snapshot()
+    with site.start("serve", "--port", "0", "--sessions", "1", "--variant", "fp32") as process:
+        url = address(process)
+        done = site.run("ask", "--url", url, "Where is my order?", "--json")
+        assert json.loads(done.stdout)["entry"]["id"] == "track-order"
+        code, out, err = end(process, signal.SIGTERM)
+    assert code == 0
+    assert out == f'ask it something, from another terminal:  faqwire ask --url {url} "where is my order"\n'
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["event"] for event in events] == ["listening", "draining", "stopped"]
+    assert {**events[0], "timestamp": ""} == {
+        "event": "listening",
+        "level": "info",
+        "timestamp": "",
+        "url": url,
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "variant": "fp32",
+        "provider": "CPUExecutionProvider",
+        "sessions": 1,
+        "index": (site.index / "current").readlink().name,
+        "entries": events[0]["entries"],
+    }
+    assert site.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(site: Site, number: signal.Signals) -> None:
+    """On a signal every question that was accepted is answered, the client is told 1001, and the exit status is 0."""
+    with site.start("serve", "--port", "0", "--budget-ms", "10000") as process:
+        with connect(address(process), compression=None, proxy=None) as client:
+            client.recv()
+            for question in range(50):
+                client.send(json.dumps({"type": "ask", "id": f"{question}", "text": UNSEEN}))
+            client.send('{"type":"ping"}')
+            # Frames are looked at in order: with the pong all of them have been accepted.
+            messages = list(iter(client.recv, '{"type":"pong","id":null}'))
+            process.send_signal(number)
+            messages += list(client)
+            assert client.close_code == 1001
+        replies = [json.loads(message) for message in messages]
+        assert {reply["type"] for reply in replies} == {"answer"}
+        assert sorted(int(reply["id"]) for reply in replies) == list(range(50))
+        _, err = process.communicate()
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_rude_clients_leave_no_trace_in_the_log(site: Site) -> None:
+    """Clients that reset, stop halfway or speak something else raise no alarm, and the server goes on."""
+    with site.start("serve", "--port", "0", "--log-level", "warning") as process:
+        url = address(process)
+        host, _, port = url.removeprefix("ws://").rstrip("/").partition(":")
+        for greeting in (
+            b"",
+            b"GET / HT",
+            b"\x16\x03\x01\x00\xff",
+            b"GET /%ff HTTP/1.1\r\n\r\n",
+            b"GET //[ HTTP/1.1\r\n",
+        ):
+            with socket.create_connection((host, int(port))) as rude:
+                rude.sendall(greeting)
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with connect(url, compression=None, proxy=None) as client:
+            client.recv()
+            client.send(json.dumps({"type": "ask", "id": "1", "text": UNSEEN}))
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.socket.shutdown(socket.SHUT_RDWR)
+        with connect(url, compression=None, proxy=None) as client:
+            client.recv()
+            client.send(b"\xff" * 100_000)
+            with pytest.raises(ConnectionClosed):
+                client.recv()
+        assert json.loads(site.run("ask", "--url", url, "Where is my order?", "--json").stdout)["type"] == "answer"
+        code, _, err = end(process, signal.SIGINT)
+    assert (code, err) == (0, "")
+
+
+def test_settings_reach_the_server(site: Site) -> None:
+    """The environment and the settings file count for what has no flag, and console logs are for people."""
+    (site.folder / "faqwire.toml").write_text('max_text = 7\nlog_format = "console"\n', encoding="utf-8")
+    with site.start("serve", "--port", "0", "--budget-ms", "77") as process:
+        with connect(address(process), compression=None, proxy=None) as client:
+            limits = json.loads(client.recv())["limits"]
+        code, _, err = end(process, signal.SIGTERM)
+    assert (limits["max_text"], limits["budget_ms"]) == (7, 77)
+    assert code == 0
+    assert "[info" in err.splitlines()[0]
