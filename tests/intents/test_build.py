@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
@@ -147,3 +147,27 @@ def test_a_faq_of_one_entry_is_built(build_quickly: Builder, open_current: Opene
     built = build_quickly(faq, tmp_path / "index")
     assert open_current(tmp_path / "index").manifest.items == 2
     assert len(built.manifest.calibration.notes) >= 2
+
+
+def test_vectors_are_used_again_only_for_the_same_texts(
+    root: Path, build_quickly: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another faqwire made other texts of the same entries, their vectors are not mistaken for these."""
+    others = [replace(item, text=item.text.upper()) for item in items_of(SMALL.entries)]
+    monkeypatch.setattr("intents.build.items_of", lambda _: others)
+    assert build_quickly(SMALL, root).encoded == len(others)
+
+
+def test_seasonal_entries_make_room_for_the_others(build_quickly: Builder, tmp_path: Path) -> None:
+    """What is valid only at times cannot crowd out the rest on other days: so many more items are retrieved."""
+    seasonal = Entry(
+        id="advent",
+        question="When is the advent market?",
+        answer="In December.",
+        phrasings=tuple(f"advent market on day {day}" for day in range(150)),
+        valid_to=date(2020, 1, 1),
+    )
+    market = Entry(id="market", question="Is there a market in summer?", answer="Every Saturday in July.")
+    root = tmp_path / "index"
+    plan = build_quickly(Faq(header=SMALL.header, entries=(seasonal, market)), root).manifest.plan
+    assert plan.neighbours == 100 + 54  # as many as there are: 152 of the one and 2 of the other

@@ -1,5 +1,6 @@
 """The versions of an index: listing, switching, rolling back, cleaning up."""
 
+import os
 import shutil
 import threading
 from datetime import UTC, datetime
@@ -211,3 +212,13 @@ def test_the_current_version_may_be_lost(root: Path) -> None:
         current_folder(root)
     assert current_manifest(root) is None
     assert len(names(root)) == 2
+
+
+def test_pruning_removes_what_was_interrupted(root: Path) -> None:
+    """Drafts that were left long ago go with the old versions; a younger one may be a running build's, and stays."""
+    drafts = root / VERSIONS
+    for name in (".old.partial", ".young.partial", ".half.removed"):
+        (drafts / name).mkdir()
+    os.utime(drafts / ".old.partial", (1000, 1000))
+    prune_versions(root, 3, stale_before=2000)
+    assert [path.name for path in drafts.glob(".*")] == [".young.partial"]
