@@ -200,11 +200,16 @@ def test_figures_are_documented() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text("utf-8"), "yaml")])
 def test_faqs_load(page: Path, tmp_path: Path) -> None:
-    """The FAQs in the documentation load, those aside that are meant to be wrong or have no entries."""
-    whole = [b for b in blocks(page.read_text("utf-8"), "yaml") if "# wrong" not in b and "entries: []" not in b]
+    """The FAQs in the documentation load, those aside that are meant to be wrong; a header loads beside entries."""
+    whole = [b for b in blocks(page.read_text("utf-8"), "yaml") if "# wrong" not in b]
     for number, block in enumerate(whole):
-        (tmp_path / f"{number}.yaml").write_text(block, encoding="utf-8")
-        load_faq(tmp_path / f"{number}.yaml")
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "shown.yaml").write_text(block, encoding="utf-8")
+        if "entries:" not in block:
+            beside = "entries:\n  - {id: a, question: What is a?, answer: A letter.}\n"
+            (folder / "beside.yaml").write_text(beside, encoding="utf-8")
+        load_faq(folder)
     assert whole or page.name not in {"README.md", "formats.md"}, f"{page.name} shows no FAQ"
 
 

@@ -1,0 +1,217 @@
+"""Guards the other commands on their happy paths: help, export, build, eval, index and doctor, as processes."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from export.bundle import open_bundle
+from intents.store import current_folder, list_versions
+from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
+
+COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "serve"]
+
+
+def test_help(site: Site) -> None:
+    """`faqwire --help` lists every command with what it does; `--version` says which faqwire it is."""
+    done = site.run("--help")
+    listed = re.findall(r"^  (\w+) +[A-Z].*\.$", done.stdout, re.MULTILINE)
+    assert listed == COMMANDS
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"faqwire, version \d+\.\d+\.\d+\n", site.run("--version").stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(site: Site, command: str) -> None:
+    """Every command explains itself and its options, and touches nothing."""
+    before = site.snapshot()
+    done = site.run(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: faqwire {command} ")
+    assert site.snapshot() == before
+
+
+@pytest.mark.parametrize("args", [("chat",), ("serve", "--porte", "1"), ("eval", "--faq", "faq.yaml")])
+def test_wrong_use(site: Site, args: tuple[str, ...]) -> None:
+    """A command line that makes no sense is answered with how to use it, and exit status 2."""
+    done = site.run(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ")
+    assert "\nError: " in done.stderr
+
+
+def test_export_that_is_up_to_date(site: Site) -> None:
+    """A bundle of the same model in the same variants is not made again."""
+    before = site.snapshot()
+    done = site.run("export")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert re.fullmatch(r"var/model is up to date: sentence-transformers/all-MiniLM-L6-v2, .*\n", done.stderr)
+    assert site.snapshot() == before
+
+
+@pytest.fixture
+def tiny_model(site: Site) -> Path:
+    """A local model, small and random."""
+    from tests.export.models import make_model  # brings torch
+
+    return make_model(site.folder / "tiny")
+
+
+def test_export(site: Site, tiny_model: Path) -> None:
+    """A local model becomes a bundle, with progress on standard error and a table of its variants."""
+    done = site.run("export", "tiny", "-o", "new", "--variants", "fp32", "--max-tokens", "16")
+    assert done.returncode == 0, done.stderr
+    manifest = open_bundle(site.folder / "new").manifest
+    assert (manifest.kind, manifest.max_tokens, list(manifest.variants)) == ("bi-encoder", 16, ["fp32"])
+    assert done.stderr.splitlines() == ["loading tiny", "making fp32", "comparing fp32 with torch"]
+    assert "bi-encoder in new" in done.stdout
+    assert {path.name for path in site.folder.iterdir()} >= {"new"}
+    assert not [path for path in site.folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_export(site: Site, tiny_model: Path, number: signal.Signals, status: int) -> None:
+    """An export that is interrupted leaves no half of a bundle, and the one that was there as it was."""
+    before = site.snapshot()
+    with site.start("export", "tiny", "-o", "var/model") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "loading tiny\n"
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert site.snapshot() == before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_build(site: Site, number: signal.Signals, status: int) -> None:
+    """A build that is interrupted leaves the index as it was."""
+    before = site.snapshot()
+    with site.start("build", "faq.yaml") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("encoding 8 of 8 texts")
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert site.snapshot() == before
+
+
+def test_build(site: Site) -> None:
+    """A FAQ becomes an index that serves; the same again is up to date; a change encodes what is new and no more."""
+    done = site.run("build", "faq.yaml", "-o", "new")
+    assert done.returncode == 0, done.stderr
+    version = current_folder(site.folder / "new").name
+    assert done.stdout.startswith(f"new: version {version}, 2 entries, 8 phrasings and answers\n")
+    assert "note: too few entries" in done.stdout
+    assert done.stderr.startswith("encoding 8 of 8 texts\n")
+
+    before = site.snapshot()
+    again = site.run("build", "faq.yaml", "-o", "new")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == f"new is up to date: version {version}, 2 entries\n"
+    assert site.snapshot() == before
+
+    holding("faq.yaml", FAQ.replace("send it back", "take it back"))(site.folder)
+    changed = site.run("build", "faq.yaml", "-o", "new")
+    assert changed.stderr.startswith("encoding 1 of 8 texts\n")
+    assert current_folder(site.folder / "new").name != version
+
+    asked = site.run("ask", "--index", "new", "--json", "take it back")
+    assert json.loads(asked.stdout)["entry"]["id"] == "returns"
+
+
+def test_build_mends_a_truncated_index(site: Site) -> None:
+    """A build does not trust a damaged version, however equal its manifest: it makes a new one beside it."""
+    site.run("build", "faq.yaml")
+    truncated("var/index/current/vectors.npy")(site.folder)
+    damaged = current_folder(site.index)
+    done = site.run("build", "faq.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "up to date" not in done.stderr
+    assert damaged.is_dir()
+    assert [version.name for version in list_versions(site.index) if version.problem] == [damaged.name]
+    assert site.run("doctor").returncode == 0
+
+
+def test_build_of_a_csv(site: Site) -> None:
+    """A CSV of texts and intents is a FAQ too; rows that cannot be used are named and left out."""
+    rows = "text,intent\nopening hours,hours\nwhen do you open,hours\nsend it back,returns\n,returns\nhi,oos\n"
+    holding("intents.csv", rows)(site.folder)
+    done = site.run("build", "intents.csv", "-o", "new")
+    assert done.returncode == 0, done.stderr
+    assert "2 entries" in done.stdout
+    assert [line for line in done.stderr.splitlines() if line.startswith("left out")] == [
+        "left out: intents.csv:5: text: is empty; the row is left out",
+        "left out: intents.csv:6: intent: is out of scope; the row is left out",
+    ]
+
+
+def test_eval(site: Site) -> None:
+    """The figures of labelled messages come as JSON under the names that scripts rely on; nothing is left behind."""
+    before = site.snapshot()
+    done = site.run("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report) >= {
+        *("messages", "in_scope", "out_of_scope", "accuracy@1", "accuracy@3", "mrr", "answered", "precision"),
+        *("clarified", "clarify_hit", "out_of_scope_recall", "search_agreement"),
+        *("faq", "messages_file", "model", "variant", "provider", "search", "plan", "calibration"),
+    }
+    assert (report["messages"], report["in_scope"], report["out_of_scope"]) == (3, 2, 1)
+    assert (report["accuracy@1"], report["accuracy@3"], report["mrr"]) == (1.0, 1.0, 1.0)
+    assert report["faq"] == "faq.yaml"
+    assert site.snapshot() == before
+
+
+def test_eval_as_a_table(site: Site) -> None:
+    """Without --json the figures are a table for people."""
+    done = site.run("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--search", "exact")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"accuracy@1 +│ 1\.0000 │ 2 in-scope messages", done.stdout)
+    assert re.search(r"out-of-scope recall +│ [01]\.0000 │ 1 out-of-scope messages", done.stdout)
+
+
+@pytest.fixture
+def versions(site: Site) -> Iterator[list[str]]:
+    """Three versions of the index, oldest first; the second is current."""
+    name = current_folder(site.index).name
+    add_version(site, "00000000T000000000Z-oldest")
+    add_version(site, "99999999T000000000Z-newest")
+    return ["00000000T000000000Z-oldest", name, "99999999T000000000Z-newest"]
+
+
+def test_index(site: Site, versions: list[str]) -> None:
+    """Versions are listed with a star at the current one, rolled back to, and removed but for the current one."""
+    oldest, middle, newest = versions
+    listed = site.run("index", "list")
+    assert [line[:2] + line.split()[-len(line.split()) + (line[0] == "*")] for line in listed.stdout.splitlines()] == [
+        f"  {oldest}",
+        f"* {middle}",
+        f"  {newest}",
+    ]
+    used = site.run("index", "use", oldest)
+    assert (used.returncode, used.stderr) == (0, f"var/index: version {oldest} is current\n")
+    assert current_folder(site.index).name == oldest
+    pruned = site.run("index", "prune", "--keep", "1")
+    assert (pruned.returncode, pruned.stderr) == (0, f"removed {middle}\n")
+    assert [version.name for version in list_versions(site.index)] == [oldest, newest]
+    assert site.run("index", "prune", "--keep", "1").stderr == "var/index: nothing to remove\n"
+    assert sorted(path.name for path in site.index.iterdir()) == ["current", "versions"]
+    asked = site.run("ask", "Where is my order?", "--json")
+    assert json.loads(asked.stdout)["index"] == oldest
+
+
+def test_doctor(site: Site) -> None:
+    """On a sound site everything is looked at and found right; exit status 0, and nothing is written anywhere."""
+    before = site.snapshot()
+    done = site.run("doctor")
+    findings = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert [finding for finding in findings if not finding.startswith("note")] == [
+        *("ok    machine", "ok    packages", "ok    onnxruntime", "ok    model", "ok    serving", "ok    index"),
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert site.snapshot() == before
