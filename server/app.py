@@ -105,8 +105,8 @@ class Server:
                 max_size=settings.max_frame,
                 server_header=None,
             )
-        except socket.gaierror as exc:
-            raise ListenError(f"host {settings.host!r} is not an address of this machine ({exc.strerror})") from exc
+        except (socket.gaierror, UnicodeError) as exc:  # a name that does not exist, or cannot be one
+            raise ListenError(f"host {settings.host!r} is not an address of this machine ({exc})") from exc
         except OSError as exc:
             if exc.errno == errno.EADDRNOTAVAIL:
                 raise ListenError(f"host {settings.host!r} is not an address of this machine") from exc

@@ -43,7 +43,7 @@ class Gate:
             facts = self._probes[path]()
             broken = facts["problem"] is not None
             return _json(HTTPStatus.SERVICE_UNAVAILABLE if broken else HTTPStatus.OK, facts)
-        if "websocket" not in request.headers.get("Upgrade", "").lower():
+        if not any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
             status = HTTPStatus.UPGRADE_REQUIRED if path == "/" else HTTPStatus.NOT_FOUND
             response = connection.respond(status, "This is a faqwire server: connect a websocket to /.\n")
             if status is HTTPStatus.UPGRADE_REQUIRED:

@@ -72,6 +72,10 @@ def main() -> None:
         # Whoever read the output has left; Python would complain once more when it flushes at exit.
         sys.stdout = None
         sys.exit(1)
+    except OSError as exc:  # a name that is too long, a folder without permission, a full disk
+        place = f"{exc.filename}: " if exc.filename else ""
+        click.echo(f"faqwire: {place}{exc.strerror or exc}", err=True)
+        sys.exit(1)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

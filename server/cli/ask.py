@@ -122,10 +122,13 @@ def _own_server(background: _Background, settings: Settings) -> Iterator[str]:
 
 def _questions(text: str | None) -> Iterator[str]:
     if text is not None:
-        yield text
+        yield _checked(text)
         return
     if not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin if line.strip())
+        try:
+            yield from (_checked(line.strip()) for line in sys.stdin if line.strip())
+        except UnicodeDecodeError as exc:
+            raise ClientError(f"standard input is not UTF-8 ({exc.reason} at byte {exc.start})") from exc
         return
     with suppress(ImportError):
         import readline  # noqa: F401  importing it gives input() a history and line editing
@@ -133,6 +136,15 @@ def _questions(text: str | None) -> Iterator[str]:
     with suppress(EOFError):
         while question := input(_PROMPT).strip():
             yield question
+
+
+def _checked(text: str) -> str:
+    """A text that can be sent: Python lets bytes that are no UTF-8 through as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise ClientError("the question is not UTF-8; check the terminal's or the file's encoding") from exc
+    return text
 
 
 def _show_json(reply: Answer | Error) -> None:

@@ -161,6 +161,24 @@ def test_code_named_in_the_modules_is_never_run(folder: Path) -> None:
     assert "brings code of its own (mine.Module in modules.json), which is never run" in refusal(folder)
 
 
+@pytest.mark.parametrize("kind", ["Router", "Dense", "StaticEmbedding"])
+def test_modules_that_name_further_code_are_refused(folder: Path, kind: str) -> None:
+    """A module whose own configuration names classes, or whose weights stand elsewhere, is not loaded."""
+    modules = [
+        {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "path": "1", "type": f"sentence_transformers.models.{kind}"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    assert f"has a module {kind}, which faqwire does not export" in refusal(folder)
+
+
+def test_a_transformer_in_a_folder_below_is_refused(folder: Path) -> None:
+    """Only weights beside config.json are hashed, so those elsewhere are not loaded."""
+    modules = [{"idx": 0, "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    assert "keeps its transformer in 0_Transformer" in refusal(folder)
+
+
 @pytest.mark.parametrize("text", ["", "{}x", '[{"path": "x"}]', "[1]", '{"a": 1}'])
 def test_modules_that_cannot_be_read_are_named(folder: Path, text: str) -> None:
     """What cannot be checked for code is not loaded."""

@@ -3,13 +3,16 @@
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from export.bundle import open_bundle
+from intents.evaluate import Report
 from intents.store import current_folder, list_versions
+from server.cli.console import out
+from server.cli.eval import _table
 from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
 
 COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "serve"]
@@ -92,7 +95,7 @@ def test_interrupted_build(site: Site, number: signal.Signals, status: int) -> N
     before = site.snapshot()
     with site.start("build", "faq.yaml") as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("encoding 8 of 8 texts")
+        assert re.fullmatch(r"encoding \d of 8 texts\n", process.stderr.readline())
         process.send_signal(number)
         _, err = process.communicate()
     assert process.returncode == status
@@ -106,7 +109,7 @@ def test_build(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     version = current_folder(site.folder / "new").name
     assert done.stdout.startswith(f"new: version {version}, 2 entries, 8 phrasings and answers\n")
-    assert "note: too few entries" in done.stdout
+    assert re.search(r"^note: .*add phrasings$", done.stdout, re.MULTILINE)
     assert done.stderr.startswith("encoding 8 of 8 texts\n")
 
     before = site.snapshot()
@@ -134,49 +137,51 @@ def test_build_mends_a_truncated_index(site: Site) -> None:
     assert "up to date" not in done.stderr
     assert damaged.is_dir()
     assert [version.name for version in list_versions(site.index) if version.problem] == [damaged.name]
-    assert site.run("doctor").returncode == 0
-
-
-def test_build_of_a_csv(site: Site) -> None:
-    """A CSV of texts and intents is a FAQ too; rows that cannot be used are named and left out."""
-    rows = "text,intent\nopening hours,hours\nwhen do you open,hours\nsend it back,returns\n,returns\nhi,oos\n"
-    holding("intents.csv", rows)(site.folder)
-    done = site.run("build", "intents.csv", "-o", "new")
-    assert done.returncode == 0, done.stderr
-    assert "2 entries" in done.stdout
-    assert [line for line in done.stderr.splitlines() if line.startswith("left out")] == [
-        "left out: intents.csv:5: text: is empty; the row is left out",
-        "left out: intents.csv:6: intent: is out of scope; the row is left out",
-    ]
+    assert current_folder(site.index) != damaged
 
 
 def test_eval(site: Site) -> None:
-    """The figures of labelled messages come as JSON under the names that scripts rely on; nothing is left behind."""
+    """The figures of labelled messages come as JSON under the names that scripts rely on; nothing is left behind.
+
+    A CSV of texts and intents is a FAQ too: rows that cannot be used are named and left out.
+    """
+    rows = "text,intent\nopening hours,hours\nwhen do you open,hours\nsend it back,returns\n,returns\nhi,oos\n"
+    holding("intents.csv", rows)(site.folder)
+    holding("messages.csv", "text,intent\nwhen do you open?,hours\nsend this back,returns\nrain?,oos\nfog?,\n")(
+        site.folder
+    )
     before = site.snapshot()
-    done = site.run("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--json")
+    done = site.run("eval", "--faq", "intents.csv", "--messages", "messages.csv", "--search", "exact", "--json")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        "left out: intents.csv:5: text: is empty; the row is left out",
+        "left out: intents.csv:6: intent: is out of scope; the row is left out",
+    ]
     report = json.loads(done.stdout)
     assert set(report) >= {
         *("messages", "in_scope", "out_of_scope", "accuracy@1", "accuracy@3", "mrr", "answered", "precision"),
         *("clarified", "clarify_hit", "out_of_scope_recall", "search_agreement"),
         *("faq", "messages_file", "model", "variant", "provider", "search", "plan", "calibration"),
     }
-    assert (report["messages"], report["in_scope"], report["out_of_scope"]) == (3, 2, 1)
+    assert (report["messages"], report["in_scope"], report["out_of_scope"]) == (4, 2, 2)
     assert (report["accuracy@1"], report["accuracy@3"], report["mrr"]) == (1.0, 1.0, 1.0)
-    assert report["faq"] == "faq.yaml"
+    assert (report["faq"], report["search"]) == ("intents.csv", "exact")
     assert site.snapshot() == before
 
 
-def test_eval_as_a_table(site: Site) -> None:
-    """Without --json the figures are a table for people."""
-    done = site.run("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--search", "exact")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"accuracy@1 +│ 1\.0000 │ 2 in-scope messages", done.stdout)
-    assert re.search(r"out-of-scope recall +│ [01]\.0000 │ 1 out-of-scope messages", done.stdout)
+def test_eval_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --json the figures are a table for people; what there was no message for has no figure."""
+    shares = dict.fromkeys(("accuracy@1", "accuracy@3", "mrr", "answered", "precision", "clarified"), 0.87654)
+    others = dict.fromkeys(("clarify_hit", "out_of_scope_recall", "search_agreement"))
+    report = msgspec.convert({"messages": 2, "in_scope": 2, "out_of_scope": 0, **shares, **others}, Report)
+    out.print(_table(report, "a FAQ"))
+    shown = capsys.readouterr().out
+    assert re.search(r"accuracy@1 +│ 0\.8765 │ 2 in-scope messages", shown)
+    assert re.search(r"out-of-scope recall +│ - +│ 0 out-of-scope messages", shown)
 
 
 @pytest.fixture
-def versions(site: Site) -> Iterator[list[str]]:
+def versions(site: Site) -> list[str]:
     """Three versions of the index, oldest first; the second is current."""
     name = current_folder(site.index).name
     add_version(site, "00000000T000000000Z-oldest")
@@ -188,7 +193,7 @@ def test_index(site: Site, versions: list[str]) -> None:
     """Versions are listed with a star at the current one, rolled back to, and removed but for the current one."""
     oldest, middle, newest = versions
     listed = site.run("index", "list")
-    assert [line[:2] + line.split()[-len(line.split()) + (line[0] == "*")] for line in listed.stdout.splitlines()] == [
+    assert [line[:2] + line[2:].split()[0] for line in listed.stdout.splitlines()] == [
         f"  {oldest}",
         f"* {middle}",
         f"  {newest}",
