@@ -144,9 +144,7 @@ def _check_modules(folder: Path) -> None:
             raise SourceError(f"{folder} brings code of its own ({name} in modules.json), which is never run")
         kind = name.rpartition(".")[2]
         if kind not in _MODULES:
-            raise SourceError(
-                f"{folder} has a module {kind}, which faqwire does not export; {_SUPPORTED} are supported"
-            )
+            raise SourceError(f"{folder} has a module {kind}; faqwire exports models of {_SUPPORTED}")
         if kind == "Transformer" and path not in {"", "."}:
             raise SourceError(f"{folder} keeps its transformer in {path}; save it with a current sentence-transformers")
 

@@ -167,7 +167,7 @@ def calibrate(
         near=len(near),
         far=len(kept),
         set_aside=len(far) - len(kept),
-        precision=_share(samples.right, answered, samples.weight),
+        precision=_share(samples.right, answered, samples.weight) if answered.any() else None,
         answered=_share(answered, ours, samples.weight),
         clarified=_share(offered, ours, samples.weight),
         refused=_share(~answered & ~offered, ~ours, samples.weight),

@@ -11,6 +11,9 @@ import msgspec
 from intents.errors import FaqError, Problem
 from intents.normalise import normalise
 
+# What a message that no entry answers is labelled with.
+OUT_OF_SCOPE = "oos"
+
 EntryKind = Literal["faq", "smalltalk", "handoff"]
 
 
@@ -125,6 +128,8 @@ def _within(one: Located) -> Iterator[Problem]:
             yield one.problem(path, "is empty; write a text")
     if any(character.isspace() or not character.isprintable() for character in entry.id):
         yield one.problem("id", f"{entry.id!r} has white space or control characters; use letters, digits and hyphens")
+    if entry.id == OUT_OF_SCOPE:
+        yield one.problem("id", f"{entry.id!r} means out of scope in files of messages; choose another")
     if len(entry.id) > 128:
         yield one.problem("id", "is longer than 128 characters")
     if entry.url is not None and not entry.url.startswith(("https://", "http://", "mailto:", "tel:", "/")):

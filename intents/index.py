@@ -70,7 +70,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         in_scope, near, far: how many held-out phrasings, phrasings of left-out entries, and shipped out-of-scope
             messages were scored.
         set_aside: shipped out-of-scope messages that this FAQ seems to answer, and that were not used.
-        precision: expected share of answered messages whose entry is right.
+        precision: expected share of answered messages whose entry is right; None where none is answered.
         answered: expected share of in-scope messages that are answered.
         clarified: expected share of in-scope messages that get options.
         refused: expected share of out-of-scope messages that get "no_match".
@@ -84,7 +84,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     near: int
     far: int
     set_aside: int
-    precision: float
+    precision: float | None
     answered: float
     clarified: float
     refused: float

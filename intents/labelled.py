@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from intents.entries import OUT_OF_SCOPE
 from intents.errors import MessagesError, Problem
-from intents.formats.intent_csv import OUT_OF_SCOPE
 from intents.formats.table import TableError, read_table
 
 

@@ -19,6 +19,7 @@ from server.batching import MicroBatcher
 from server.connection import Connection
 from server.engine import Engine, Searched
 from server.errors import ListenError
+from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate
 from server.messages import SUBPROTOCOL, Limits
 from server.pipeline import Pipeline
@@ -30,6 +31,10 @@ _log = structlog.get_logger(__name__)
 def local_date() -> date:
     """The day where the server runs, by which entries are valid or not."""
     return datetime.now().astimezone().date()
+
+
+# How long a client may take to answer the goodbye of a stopping server.
+CLOSE_SECONDS = 2.0
 
 
 class Server:
@@ -65,6 +70,7 @@ class Server:
         )
         self._connections: set[Connection] = set()
         self._draining = False
+        self._max_connections = settings.max_connections
         self._listener: WebsocketServer | None = None
 
     @property
@@ -87,6 +93,10 @@ class Server:
             ListenError: the address cannot be had.
         """
         settings = self._settings
+        room = allow_open_files(settings.max_connections)
+        if room < settings.max_connections:
+            _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
+            self._max_connections = room
         gate = Gate(
             allowed_origins=settings.allowed_origins,
             full=self._full,
@@ -139,7 +149,13 @@ class Server:
         if in_flight := frozenset[asyncio.Task[None]]().union(*(c.in_flight for c in self._connections)):
             await asyncio.wait(in_flight, timeout=self._settings.drain_seconds)
         self._listener.close(code=1001, reason="the server is stopping")
-        await self._listener.wait_closed()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._listener.wait_closed()
+        except TimeoutError:
+            _log.warning("clients that do not answer the goodbye are cut off", connections=len(self._connections))
+            for connection in list(self._connections):
+                connection.abort()
         await self._batcher.close()
         _log.info("stopped")
 
@@ -156,12 +172,15 @@ class Server:
         await self.start()
         announce(self.url)
         await stopping.wait()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
         await self.stop()
 
     def _full(self) -> str | None:
         if self._draining:
             return "The server is about to stop."
-        if len(self._connections) >= self._settings.max_connections:
+        if len(self._connections) >= self._max_connections:
             return "The server has as many connections as it takes."
         return None
 

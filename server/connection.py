@@ -64,6 +64,10 @@ class Connection:
         """The requests that are being answered."""
         return frozenset(self._tasks)
 
+    def abort(self) -> None:
+        """Cut the connection off, without a goodbye."""
+        self._websocket.transport.abort()
+
     async def serve(self) -> None:
         """Serve until the client leaves or the connection is closed; what is in flight then is cancelled."""
         clock = asyncio.get_running_loop().time

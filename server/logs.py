@@ -2,9 +2,22 @@
 
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
+
+
+class _Stderr:
+    """Standard error, as far as it can be written: a lost log line must not cost a reply."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> None:
@@ -24,7 +37,7 @@ def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> Non
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     # websockets logs a traceback for every client that leaves without a word; what matters is logged by connections.

@@ -24,7 +24,8 @@ def load_faq(path: Path) -> Loaded:
         FaqError: it is not there, cannot be read, or breaks a rule; all problems at once.
     """
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in {".yaml", ".yml"} and not p.name.startswith("."))
+        found = (p for p in path.rglob("*") if p.suffix.lower() in {".yaml", ".yml"} and p.is_file())
+        files = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
         if not files:
             raise FaqError([Problem(path, 0, "", "has no .yaml file; name a FAQ file, or a folder of them")])
         return Loaded(assemble(*read_yaml(files)))

@@ -6,12 +6,10 @@ column is absent, the intent's name stands in for one, so that clients can act o
 
 from pathlib import Path
 
-from intents.entries import Entry, Header, Located
+from intents.entries import OUT_OF_SCOPE, Entry, Header, Located
 from intents.errors import FaqError, Problem
 from intents.formats.table import TableError, read_table
 from intents.normalise import normalise
-
-OUT_OF_SCOPE = "oos"
 
 
 def read_intent_csv(path: Path) -> tuple[Header, list[Located], tuple[Problem, ...]]:

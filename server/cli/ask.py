@@ -43,10 +43,12 @@ def command(
 ) -> None:
     """Ask TEXT, or chat: without TEXT, questions are read from the terminal or line by line from a pipe.
 
-    Without --url a server on the configured port is asked; where there is none, one is started for the occasion.
+    Without --url a server on the configured port is asked; where there is none, or where --index or --model name what
+    shall be asked, one is started for the occasion.
     """
     settings = read_settings(config, index=index, model=model)
-    with _Background() as background, _connected(background, url, settings) as client:
+    named = index is not None or model is not None  # then no server that serves something else will do
+    with _Background() as background, _connected(background, url, settings, own=named) as client:
         show = _show_json if as_json else _shower(details=details)
         failed = False
         for question in _questions(text):
@@ -82,18 +84,20 @@ class _Background:
 
 
 @contextmanager
-def _connected(background: _Background, url: str | None, settings: Settings) -> Iterator[Client]:
-    """A client of the named server, else of the one on the configured port, else of one started for the occasion."""
+def _connected(background: _Background, url: str | None, settings: Settings, *, own: bool) -> Iterator[Client]:
+    """A client of the named server, else of the one on the configured port, else of one started for the occasion.
+
+    `own` leaves the configured port out.
+    """
     with ExitStack() as stack:
-        if url is not None:
-            client = background.run(Client(url).__aenter__())
-        else:
-            try:
+        client = None
+        if url is None and not own:
+            with suppress(ClientError):
                 configured = f"ws://{settings.host}:{settings.port}/"
                 client = background.run(Client(configured, open_timeout=2.0).__aenter__())
-            except ClientError:
-                own = stack.enter_context(_own_server(background, settings))
-                client = background.run(Client(own).__aenter__())
+        if client is None:
+            url = url or stack.enter_context(_own_server(background, settings))
+            client = background.run(Client(url).__aenter__())
         stack.callback(lambda: background.run(client.__aexit__(None, None, None)))
         yield client
 
@@ -164,7 +168,7 @@ class _shower:  # noqa: N801  called like a function
 
         if isinstance(reply, Error):
             hint = f" (try again in {reply.retry_after_ms} ms)" if reply.retry_after_ms else ""
-            err.print(f"{reply.code}: {_plain(reply.message)}{hint}", markup=False)
+            err.print(f"{_plain(reply.code)}: {_plain(reply.message)}{hint}", markup=False)
             return
         out.print(Markdown(_plain(reply.text)))
         if reply.decision == "clarify":
@@ -180,7 +184,7 @@ def _details(reply: Answer) -> str:
     times = ", ".join(f"{stage} {milliseconds:.1f}" for stage, milliseconds in reply.timing_ms.items())
     lines = [f"{reply.decision}, confidence {reply.confidence:.2f}, confirmation {reply.confirmation}; ms: {times}"]
     lines += [f"  {c.confidence:.2f} {_plain(c.id)}: {_plain(c.question)}" for c in reply.candidates]
-    return "\n".join(lines)
+    return _plain("\n".join(lines))
 
 
 def _plain(text: str) -> str:

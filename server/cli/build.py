@@ -65,15 +65,20 @@ def _describe(root: Path, manifest: "IndexManifest") -> None:
     from server.cli.console import out
 
     plan, found = manifest.plan, manifest.calibration
+    agreement = (
+        f"on {plan.held_out:,} held-out phrasings the top entry is the exact scan's for {plan.agreement:.2%}, "
+        f"recall@10 {plan.recall_at_10:.3f}, {plan.microseconds:.0f} µs"
+        if plan.held_out
+        else "every leaf, for there is no phrasing to hold out and measure with"
+    )
+    precision = "nothing is answered but phrasings" if found.precision is None else f"precision {found.precision:.3f}"
     out.print(
         f"{root}: version {manifest.version}, {manifest.entries} entries, {manifest.items:,} phrasings and answers\n"
-        f"search: {plan.trees} trees, search_k {plan.search_k:,}, {plan.microseconds:.0f} µs; on {plan.held_out:,} "
-        f"held-out phrasings the top entry is the exact scan's for {plan.agreement:.2%}, recall@10 "
-        f"{plan.recall_at_10:.3f}\n"
+        f"search: {plan.trees} trees, search_k {plan.search_k:,}; {agreement}\n"
         f"scores: nearest phrasing, and the entry's centroid with weight {manifest.centroid_weight:g}\n"
         f"calibration: {found.in_scope:,} held-out phrasings, {found.near:,} without their entry, {found.far:,} "
         f"out-of-scope messages ({found.set_aside} more set aside: this FAQ seems to answer them)\n"
-        f"expected, with {found.out_of_scope_share:.0%} of messages out of scope: precision {found.precision:.3f} "
+        f"expected, with {found.out_of_scope_share:.0%} of messages out of scope: {precision} "
         f"(target {found.target_precision:.2f}); of in-scope messages {found.answered:.1%} answered and "
         f"{found.clarified:.1%} clarified; of out-of-scope messages {found.refused:.1%} recognised; "
         f"calibration error {found.calibration_error:.3f}",

@@ -47,6 +47,7 @@ def test_keeps_the_entries_in_their_order() -> None:
         ({"question": ""}, "question", "is empty"),
         ({"answer": "\n "}, "answer", "is empty"),
         ({"phrasings": ("fine", "\t")}, "phrasings[1]", "is empty"),
+        ({"id": "oos"}, "id", "means out of scope"),
         ({"id": "my order"}, "id", "white space"),
         ({"id": "my\u200border"}, "id", "control characters"),
         ({"id": "x" * 129}, "id", "longer than 128"),

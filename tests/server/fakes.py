@@ -10,6 +10,9 @@ from typing import Any
 from export.runtime.tokens import Tokens
 from server.engine import Engine, Searched
 
+# Some seconds' worth; a timeout from outside would be lost among the loop's callbacks.
+MANY_TURNS = 500_000
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -107,5 +110,8 @@ class Clock:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop go round until the condition holds; no clock is involved, only turns of the loop."""
-    while not condition():  # noqa: ASYNC110 what is awaited has no event of its own
+    for _ in range(MANY_TURNS):
+        if condition():
+            return
         await asyncio.sleep(0)
+    raise AssertionError("what was waited for never came")

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -79,3 +82,16 @@ def test_websockets_keeps_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
     """The library's own tracebacks for clients that leave without a word are not written."""
     configure_logs("debug", "json")
     assert not logging.getLogger("websockets.server").isEnabledFor(logging.ERROR)
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With standard error closed, or its reader gone, an event is lost and nobody fails for it."""
+    configure_logs("info", "json")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        structlog.get_logger().info("into a broken pipe")
+        with suppress(BrokenPipeError):
+            broken.close()
+        structlog.get_logger().info("into a closed file")

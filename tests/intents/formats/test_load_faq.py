@@ -82,11 +82,15 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         load_faq(path)
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """A folder by the name of a FAQ file inside a FAQ's folder is a problem like any other."""
+def test_only_files_that_are_shown_are_read(tmp_path: Path) -> None:
+    """What is hidden, or below something hidden, is not part of a folder's FAQ, and neither is a folder named like one."""
     (tmp_path / "a.yaml").mkdir()
-    with pytest.raises(FaqError, match="cannot be read"):
+    (tmp_path / ".github").mkdir()
+    (tmp_path / ".github" / "workflow.yaml").write_text("on: push", encoding="utf-8")
+    with pytest.raises(FaqError, match=r"has no \.yaml file"):
         load_faq(tmp_path)
+    write(tmp_path / "B.YAML", "greeting")
+    assert [entry.id for entry in load_faq(tmp_path).faq.entries] == ["greeting"]
 
 
 @pytest.mark.parametrize("name", ["FAQ.YAML", "FAQ.YML", "FAQ.CSV"])

@@ -1,0 +1,20 @@
+"""How many files, sockets among them, this process may have open."""
+
+import resource
+
+# Files that are open beside the connections: the model, the index, the log, and the event loop's own.
+SPARE = 128
+
+
+def allow_open_files(connections: int) -> int:
+    """Raise the soft limit as far as these connections need, and the hard limit allows.
+
+    Returns:
+        How many connections there is room for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + SPARE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else min(connections, soft - SPARE)
