@@ -207,6 +207,8 @@ def _make_smaller(variant: Variant, fp32: Path, target: Path, kind: Kind, refere
             onnx.save(quantize(onnx.load(fp32)), target)
         else:
             to_fp16(fp32, target, kind, heads=reference.heads, hidden=reference.hidden)
+    except OSError:
+        raise  # a full disk is no fault of the model
     except Exception as exc:  # ONNX Runtime's optimizer meets graphs that it was not made for
         raise ExportError(
             f"the {variant} variant cannot be made of this model ({exc}); leave it out with --variants"

@@ -6,9 +6,11 @@ interrupted leaves nothing behind.
 """
 
 import contextlib
+import glob
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from export.errors import SealError
+
+# A draft that was not touched for so long is not a running process's.
+STALE_SECONDS = 24 * 3600
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +141,7 @@ def staged(target: Path, manifest_name: str, *, error: type[SealError]) -> Itera
         raise error(f"{target} exists and was not made by faqwire: choose another place, or move it away")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     except OSError as exc:
         raise error(f"{target} cannot be written ({exc.strerror}): choose another place") from exc
@@ -143,8 +149,17 @@ def staged(target: Path, manifest_name: str, *, error: type[SealError]) -> Itera
         yield folder
         folder.chmod(0o755)  # mkdtemp makes it private, and a server may run as another user
         _move_into_place(folder, target)
+    except OSError as exc:
+        raise error(f"{target} cannot be written ({exc.strerror or exc}): check the space that is left") from exc
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove drafts of the same target that a killed process left; a younger one may be another's that is running."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        if time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _move_into_place(folder: Path, target: Path) -> None:

@@ -226,10 +226,18 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         centroids = np.load(folder / CENTROIDS, allow_pickle=False)
         annoy = AnnoyIndex(manifest.dimension, "angular")
         annoy.load(str(folder / ANNOY))
-    except (OSError, ValueError) as exc:  # msgspec's errors are ValueErrors
+    except (OSError, EOFError, ValueError) as exc:  # msgspec's errors are ValueErrors
         raise FaqIndexError(f"{folder} cannot be read ({exc}); {remedy(root)}") from exc
-    if vectors.shape != (manifest.items, manifest.dimension) or annoy.get_n_items() != manifest.items:
-        raise FaqIndexError(f"{folder} is inconsistent: its files hold different numbers of items; {remedy(root)}")
+    items, entries, dimension = manifest.items, len(faq.entries), manifest.dimension
+    consistent = (
+        vectors.shape == (items, dimension)
+        and annoy.get_n_items() == items == len(owners) > 0
+        and centroids.shape == (entries, dimension)
+        and 0 <= owners.min() <= owners.max() < entries
+        and min(manifest.plan.neighbours, manifest.plan.search_k) > 0
+    )
+    if not consistent:
+        raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")
     scorer = EntryScorer(owners, centroids, manifest.centroid_weight)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
     return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids)

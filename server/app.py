@@ -20,7 +20,7 @@ from server.connection import Connection
 from server.engine import Engine, Searched
 from server.errors import ListenError
 from server.files import allow_open_files
-from server.http import STALLED_SECONDS, Gate
+from server.http import STALLED_SECONDS, Gate, url_of
 from server.messages import SUBPROTOCOL, Limits
 from server.pipeline import Pipeline
 from server.settings import Settings
@@ -83,8 +83,7 @@ class Server:
         if self._listener is None or not self._listener.sockets:
             raise RuntimeError("the server is not listening")
         host, port, *_ = next(iter(self._listener.sockets)).getsockname()
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
-        return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+        return url_of(host, port)
 
     async def start(self) -> None:
         """Begin to listen.

@@ -14,6 +14,12 @@ STALLED_SECONDS = 10.0
 Health = Callable[[], dict[str, object]]
 
 
+def url_of(host: str, port: int) -> str:
+    """The address at which a server that listens on a host and a port is reached from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
+    return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+
+
 class Gate:
     """Answers plain HTTP requests, and admits or refuses websocket handshakes.
 

@@ -13,6 +13,7 @@ import click
 from server.cli import options
 from server.client import Client
 from server.errors import ClientError
+from server.http import url_of
 from server.messages import Answer, Error, encode
 from server.settings import Settings, read_settings
 
@@ -93,7 +94,7 @@ def _connected(background: _Background, url: str | None, settings: Settings, *, 
         client = None
         if url is None and not own:
             with suppress(ClientError):
-                configured = f"ws://{settings.host}:{settings.port}/"
+                configured = url_of(settings.host, settings.port)
                 client = background.run(Client(configured, open_timeout=2.0).__aenter__())
         if client is None:
             url = url or stack.enter_context(_own_server(background, settings))

@@ -8,9 +8,6 @@ import click
 
 from server.cli import options
 
-# A draft that was not touched for so long is not a running build's.
-_STALE_SECONDS = 24 * 3600
-
 
 @click.group
 def command() -> None:
@@ -62,11 +59,12 @@ def use(version: str, index: Path | None, config: Path | None) -> None:
 @options.config
 def prune(keep: int, index: Path | None, config: Path | None) -> None:
     """Remove old versions, and what interrupted builds left a day ago or more; the current one always stays."""
+    from export.sealed import STALE_SECONDS
     from intents.store import prune_versions
     from server.cli.console import say
 
     root = _root(config, index)
-    removed = prune_versions(root, keep, stale_before=time.time() - _STALE_SECONDS)
+    removed = prune_versions(root, keep, stale_before=time.time() - STALE_SECONDS)
     for name in removed:
         say(f"removed {name}")
     if not removed:

@@ -81,7 +81,10 @@ def test_the_old_folder_is_put_back_when_the_new_one_cannot_be_placed(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="no"), staged(target, MANIFEST, error=BundleError) as draft:
+    with (
+        pytest.raises(BundleError, match="thing cannot be written"),
+        staged(target, MANIFEST, error=BundleError) as draft,
+    ):
         write(draft, name="new")
     assert read(target).name == "old"
     assert names(tmp_path) == ["thing"]
@@ -124,3 +127,13 @@ def test_a_relative_place_is_one_even_if_the_writer_moves(tmp_path: Path, monkey
         write(draft)
         os.chdir("elsewhere")
     assert read(tmp_path / "thing")
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    """Old drafts of the same target go when it is written again; younger ones and other targets' stay."""
+    for name in (".thing.1.partial", ".thing.2.partial", ".other.1.partial"):
+        (tmp_path / name).mkdir()
+    for name in (".thing.1.partial", ".other.1.partial"):
+        os.utime(tmp_path / name, (1000, 1000))
+    write(tmp_path / "thing", name="new")
+    assert names(tmp_path) == [".other.1.partial", ".thing.2.partial", "thing"]

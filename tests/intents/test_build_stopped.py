@@ -88,7 +88,7 @@ def test_an_interrupted_build_leaves_no_trace(
         raise error("stopped")
 
     monkeypatch.setattr(build, step, stop)
-    with pytest.raises(error, match="stopped"):
+    with pytest.raises((error, FaqIndexError), match="stopped"):  # what the disk refuses is said of the index
         build_quickly(changed(0, answer="Always."), root)
     assert state(root) == before
 

@@ -83,7 +83,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_files_that_are_shown_are_read(tmp_path: Path) -> None:
-    """What is hidden, or below something hidden, is not part of a folder's FAQ, and neither is a folder named like one."""
+    """What is hidden, or below something hidden, is not part of a folder's FAQ; nor is a folder named like a file."""
     (tmp_path / "a.yaml").mkdir()
     (tmp_path / ".github").mkdir()
     (tmp_path / ".github" / "workflow.yaml").write_text("on: push", encoding="utf-8")
