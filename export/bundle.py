@@ -147,6 +147,11 @@ def open_bundle(folder: Path, *, kind: Kind | None = None, verify: bool = True) 
         remedy=remedy(folder),
         error=BundleError,
     )
+    wanted = {TOKENIZER, *(info.file for info in manifest.variants.values())}
+    if not wanted <= manifest.files.keys() or "fp32" not in manifest.variants or manifest.max_tokens < 1:
+        raise BundleError(
+            f"{folder / MANIFEST} is inconsistent: it names files that it does not vouch for; {remedy(folder)}"
+        )
     if kind is not None and manifest.kind != kind:
         raise BundleError(f"{folder} is a {manifest.kind} and a {kind} is needed; name another bundle")
     if verify:

@@ -49,6 +49,8 @@ def find_source(model: str | None = None, revision: str | None = None) -> Source
     Raises:
         SourceError: there is no such model, or it cannot be exported safely.
     """
+    if revision is not None and (model is None or model == DEFAULT_MODEL or Path(model).exists()):
+        raise SourceError("--revision chooses among a hub model's; a local model has only what is in its folder")
     if model is None or model == DEFAULT_MODEL:
         return _inspect(DEFAULT_MODEL, _default_folder(), None)
     folder = Path(model)

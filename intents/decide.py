@@ -60,7 +60,8 @@ class Decision:
     Attributes:
         kind: "answer" and "handoff" name an entry, "clarify" offers up to three, "no_match" none.
         entry: position of the decided entry, or None.
-        confidence: probability that the top entry is right, also where it was not high enough to answer.
+        confidence: probability that the top entry is right, also where it was not high enough to answer; of the first
+            option, where options are offered.
         options: for "clarify" the entries offered; otherwise the candidates there were, best first.
     """
 
@@ -85,8 +86,8 @@ def decide(candidates: Sequence[Candidate], entries: Sequence[Entry], policy: Po
     if top.confidence >= policy.answer_at:
         return answered(top, entries, options)
     offered = tuple(option for option in options if entries[option.entry].kind != "smalltalk")
-    if top.confidence >= policy.clarify_at and offered:
-        return Decision("clarify", None, top.confidence, offered)
+    if offered and offered[0].confidence >= policy.clarify_at:
+        return Decision("clarify", None, offered[0].confidence, offered)
     return Decision("no_match", None, top.confidence, options)
 
 

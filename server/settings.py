@@ -118,7 +118,7 @@ def _check_file(file: Path) -> None:
         raise SettingsError(f"{file} does not exist; name a settings file, or leave it out") from None
     except OSError as exc:
         raise SettingsError(f"{file} cannot be read ({exc.strerror})") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise SettingsError(f"{file} is not valid TOML: {exc}") from exc
     for name in known:
         if name not in Settings.model_fields:

@@ -1,5 +1,6 @@
 """Readers of FAQ files; `load_faq` picks one by the path."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,7 @@ def load_faq(path: Path) -> Loaded:
         FaqError: it is not there, cannot be read, or breaks a rule; all problems at once.
     """
     if path.is_dir():
-        found = (p for p in path.rglob("*") if p.suffix.lower() in {".yaml", ".yml"} and p.is_file())
-        files = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
+        files = _files_below(path)
         if not files:
             raise FaqError([Problem(path, 0, "", "has no .yaml file; name a FAQ file, or a folder of them")])
         return Loaded(assemble(*read_yaml(files)))
@@ -39,3 +39,16 @@ def load_faq(path: Path) -> Loaded:
             return Loaded(assemble(header, located), left_out)
         case _:
             raise FaqError([Problem(path, 0, "", "is not a FAQ by its name; faqwire reads .yaml, .yml and .csv")])
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """YAML files anywhere below a folder, hidden ones aside, in the order of their paths."""
+
+    def refuse(problem: OSError) -> None:
+        raise FaqError([Problem(Path(problem.filename), 0, "", f"cannot be read ({problem.strerror})")])
+
+    files = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if name.lower().endswith((".yaml", ".yml")) and name[0] != "."]
+    return sorted(files)

@@ -135,5 +135,6 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for name in (".thing.1.partial", ".other.1.partial"):
         os.utime(tmp_path / name, (1000, 1000))
-    write(tmp_path / "thing", name="new")
+    with staged(tmp_path / "thing", MANIFEST, error=BundleError) as draft:
+        write(draft, name="new")
     assert names(tmp_path) == [".other.1.partial", ".thing.2.partial", "thing"]

@@ -126,9 +126,16 @@ def test_options_are_the_three_best() -> None:
 
 def test_small_talk_is_passed_over_among_the_options() -> None:
     """Small talk on top of an unsure message is not offered; the entries behind it are."""
-    decision = decide(ranking((SMALLTALK, CLARIFIED), (0, 0.45)), ENTRIES, BY_SCORE)
+    decision = decide(ranking((SMALLTALK, CLARIFIED + 0.01), (0, CLARIFIED), (1, 0.1)), ENTRIES, BY_SCORE)
     assert decision.kind == "clarify"
-    assert [option.entry for option in decision.options] == [0]
+    assert [option.entry for option in decision.options] == [0, 1]
+    assert decision.confidence == decision.options[0].confidence
+
+
+def test_what_stands_behind_small_talk_has_to_be_likely_itself() -> None:
+    """Options that are hardly meant are not offered because small talk on top of them was half meant."""
+    decision = decide(ranking((SMALLTALK, CLARIFIED), (0, 0.1)), ENTRIES, BY_SCORE)
+    assert decision.kind == "no_match"
 
 
 def test_small_talk_alone_is_no_option() -> None:
