@@ -116,15 +116,16 @@ class Bundle:
         try:
             return self.folder / self.manifest.variants[variant].file
         except KeyError:
+            have, model = ",".join(self.manifest.variants), self.manifest.source.model
             raise BundleError(
-                f"{self.folder} has no {variant} variant (it has {', '.join(self.manifest.variants)}); export it "
-                f"again with `faqwire export --variants {variant}`, or set `variant` to one that it has"
+                f"{self.folder} has no {variant} variant (it has {have}); set `variant` to one that it has, or export "
+                f"it again with `faqwire export {model} -o {self.folder} --variants {have},{variant}`"
             ) from None
 
 
 def remedy(folder: Path) -> str:
     """What to do about a bundle that cannot be used."""
-    return f"run `faqwire export -o {folder}`"
+    return f"make it with `faqwire export [MODEL] -o {folder}`"
 
 
 def open_bundle(folder: Path, *, kind: Kind | None = None, verify: bool = True) -> Bundle:
@@ -148,7 +149,7 @@ def open_bundle(folder: Path, *, kind: Kind | None = None, verify: bool = True) 
         error=BundleError,
     )
     wanted = {TOKENIZER, *(info.file for info in manifest.variants.values())}
-    if not wanted <= manifest.files.keys() or "fp32" not in manifest.variants or manifest.max_tokens < 1:
+    if not wanted <= manifest.files.keys() or "fp32" not in manifest.variants or not 0 < manifest.max_tokens < 1 << 16:
         raise BundleError(
             f"{folder / MANIFEST} is inconsistent: it names files that it does not vouch for; {remedy(folder)}"
         )

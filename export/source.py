@@ -106,7 +106,7 @@ def _inspect(name: str, folder: Path, revision: str | None) -> Source:
         raise SourceError(f"{folder} is not a model: it has no config.json") from None
     except (OSError, ValueError, AttributeError, TypeError) as exc:
         raise SourceError(f"{folder / 'config.json'} cannot be read: {exc}") from exc
-    weights = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    weights = {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*.safetensors"))}
     if not weights:
         raise SourceError(
             f"{folder} has no weights in safetensors, and pickled ones are not loaded, for they can run code; "

@@ -155,6 +155,7 @@ def build_index(
         weight,
         target_precision=options.target_precision,
         out_of_scope_share=options.out_of_scope_share,
+        smalltalk=frozenset(i for i, entry in enumerate(faq.entries) if entry.kind == "smalltalk"),
     )
     reporter.step("writing")
     moment = now.astimezone(UTC)

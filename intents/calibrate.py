@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from export.errors import FaqwireError
 from intents.candidates import Candidate, centroids_of, nearest_of_each, rank, unit
-from intents.decide import MAX_OPTIONS, Confidence, Policy
+from intents.decide import Confidence, Policy, offerable
 from intents.index import Calibration
 from intents.items import Item
 from intents.search import SCAN_CELLS, Floats, Positions
@@ -44,14 +44,18 @@ class Samples:
 
     Attributes:
         score, margin: the top candidate's.
+        option_score, option_margin: those of the first candidate that could be offered as "did you mean"; -1 where none
+            could.
         right: whether the top entry is right.
-        among: whether the right entry is among the first three.
+        among: whether the right entry is among those that would be offered.
         in_scope: whether the message has a right entry at all.
         weight: of each sample; they sum to 1.
     """
 
     score: Doubles
     margin: Doubles
+    option_score: Doubles
+    option_margin: Doubles
     right: Booleans
     among: Booleans
     in_scope: Booleans
@@ -132,7 +136,13 @@ def choose_weight(held_out: Heldout) -> float:
 
 
 def calibrate(
-    held_out: Heldout, out_of_scope: Floats, weight: float, *, target_precision: float, out_of_scope_share: float
+    held_out: Heldout,
+    out_of_scope: Floats,
+    weight: float,
+    *,
+    target_precision: float,
+    out_of_scope_share: float,
+    smalltalk: frozenset[int] = frozenset(),
 ) -> tuple[Policy, Calibration]:
     """Compute how an index decides.
 
@@ -142,23 +152,27 @@ def calibrate(
         weight: of an entry's centroid.
         target_precision: of answered messages, at the expected share.
         out_of_scope_share: expected share of messages that the FAQ does not answer.
+        smalltalk: entries that are answered, and never offered.
     """
     notes = list(held_out.notes)
-    in_scope = [_scored(r.ranked(weight), int(e)) for r, e in zip(held_out.in_scope, held_out.expected, strict=True)]
-    near = [_scored(r.ranked(weight), None) for r in held_out.near]
-    far = [_scored(r.ranked(weight), None) for r in held_out.retriever.unknown(out_of_scope)]
+    in_scope = [
+        _scored(r.ranked(weight), int(e), smalltalk) for r, e in zip(held_out.in_scope, held_out.expected, strict=True)
+    ]
+    near = [_scored(r.ranked(weight), None, smalltalk) for r in held_out.near]
+    far = [_scored(r.ranked(weight), None, smalltalk) for r in held_out.retriever.unknown(out_of_scope)]
     # A bank's FAQ does answer some of what is out of scope for a shop: such messages would teach it to be silent.
     limit = float(np.median([s.score for s in in_scope]))
     kept = [s for s in far if s.score < limit]
     samples = _weighted(in_scope, near, kept, out_of_scope_share)
     confidence = _fit(samples)
-    values = _confidences(confidence, samples)
+    values = _confidences(confidence, samples.score, samples.margin)
+    options = np.minimum(values, _confidences(confidence, samples.option_score, samples.option_margin))
     answer_at = _answer_at(values, samples, target_precision)
     if not np.any(values >= answer_at):
         notes.append(f"a precision of {target_precision:.2f} was not reached: only exact phrasings are answered")
-    clarify_at = _clarify_at(values, samples, answer_at)
+    clarify_at = _clarify_at(options, samples, answer_at)
     policy = Policy(confidence=confidence, answer_at=answer_at, clarify_at=clarify_at)
-    answered, offered = values >= answer_at, (values >= clarify_at) & (values < answer_at)
+    answered, offered = values >= answer_at, (options >= clarify_at) & (values < answer_at)
     ours = samples.in_scope
     calibration = Calibration(
         target_precision=target_precision,
@@ -201,15 +215,19 @@ def calibration_error(confidence: Doubles, right: Booleans, weight: Doubles, bin
 class _Scored:
     score: float
     margin: float
+    option_score: float
+    option_margin: float
     right: bool
     among: bool
 
 
-def _scored(ranked: Sequence[Candidate], expected: int | None) -> _Scored:
+def _scored(ranked: Sequence[Candidate], expected: int | None, smalltalk: frozenset[int]) -> _Scored:
     if not ranked:
-        return _Scored(0.0, 0.0, right=False, among=False)
-    among = expected in [c.entry for c in ranked[:MAX_OPTIONS]]
-    return _Scored(ranked[0].score, ranked[0].margin, right=ranked[0].entry == expected, among=among)
+        return _Scored(0.0, 0.0, -1.0, -1.0, right=False, among=False)
+    options = offerable(ranked, smalltalk.__contains__)
+    first = (options[0].score, options[0].margin) if options else (-1.0, -1.0)
+    among = expected in [c.entry for c in options]
+    return _Scored(ranked[0].score, ranked[0].margin, *first, right=ranked[0].entry == expected, among=among)
 
 
 @dataclass(frozen=True)
@@ -287,6 +305,8 @@ def _weighted(in_scope: list[_Scored], near: list[_Scored], far: list[_Scored], 
     return Samples(
         score=np.array([s.score for s in flat]),
         margin=np.array([s.margin for s in flat]),
+        option_score=np.array([s.option_score for s in flat]),
+        option_margin=np.array([s.option_margin for s in flat]),
         right=np.array([s.right for s in flat]),
         among=np.array([s.among for s in flat]),
         in_scope=np.arange(len(flat)) < len(in_scope),
@@ -317,8 +337,8 @@ def _fit(samples: Samples) -> Confidence:
     return Confidence(bias=float(np.log(share / (1 - share))), score=0.0, margin=0.0)
 
 
-def _confidences(confidence: Confidence, samples: Samples) -> Doubles:
-    logits = confidence.bias + confidence.score * samples.score + confidence.margin * samples.margin
+def _confidences(confidence: Confidence, score: Doubles, margin: Doubles) -> Doubles:
+    logits = confidence.bias + confidence.score * score + confidence.margin * margin
     values: Doubles = 1.0 / (1.0 + np.exp(-logits))
     return values
 

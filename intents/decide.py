@@ -1,7 +1,7 @@
 """From candidates to a decision: pure, and monotone in the scores."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +60,8 @@ class Decision:
     Attributes:
         kind: "answer" and "handoff" name an entry, "clarify" offers up to three, "no_match" none.
         entry: position of the decided entry, or None.
-        confidence: probability that the top entry is right, also where it was not high enough to answer; of the first
-            option, where options are offered.
+        confidence: probability that the top entry is right, also where it was not high enough to answer; where options
+            are offered, that of the first of them if it is lower.
         options: for "clarify" the entries offered; otherwise the candidates there were, best first.
     """
 
@@ -85,10 +85,27 @@ def decide(candidates: Sequence[Candidate], entries: Sequence[Entry], policy: Po
     top = options[0]
     if top.confidence >= policy.answer_at:
         return answered(top, entries, options)
-    offered = tuple(option for option in options if entries[option.entry].kind != "smalltalk")
-    if offered and offered[0].confidence >= policy.clarify_at:
-        return Decision("clarify", None, offered[0].confidence, offered)
+    offered = tuple(
+        Option(c.entry, policy.confidence.of(c))
+        for c in offerable(candidates, lambda entry: entries[entry].kind == "smalltalk")
+    )
+    likely = min(top.confidence, offered[0].confidence) if offered else 0.0
+    if offered and likely >= policy.clarify_at:
+        return Decision("clarify", None, likely, offered)
     return Decision("no_match", None, top.confidence, options)
+
+
+def offerable(candidates: Sequence[Candidate], is_smalltalk: Callable[[int], bool]) -> list[Candidate]:
+    """The candidates that "did you mean" may offer, best first: at most three, small talk aside.
+
+    Where small talk is passed over, margins are among the others: how near it came does not make them less likely to
+    be meant, and a decision stays monotone in its score.
+    """
+    kept = [c for c in candidates if not is_smalltalk(c.entry)]
+    if kept == list(candidates[: len(kept)]):
+        return kept[:MAX_OPTIONS]
+    rivals = [kept[1].score if len(kept) > 1 else 0.0] + [kept[0].score] * len(kept) if kept else []
+    return [Candidate(c.entry, c.score, c.score - rival) for c, rival in zip(kept[:MAX_OPTIONS], rivals, strict=False)]
 
 
 def answered(top: Option, entries: Sequence[Entry], options: tuple[Option, ...]) -> Decision:

@@ -19,6 +19,7 @@ from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieve
 
 NEIGHBOURS = 100
 MAX_LIMITED = 1000
+UNMEASURED = 8  # times Annoy's own default effort, where there is nothing to measure with
 TARGET = 0.998
 MAX_HELD_OUT = 1000
 SEED = 20261123
@@ -68,7 +69,8 @@ def plan_search(
     report(f"trying Annoy on {count:,} held-out phrasings")
     trials = [_trial(vectors, scorer, fold, trees, neighbours) for fold in folds]
     search_k = trees * neighbours  # Annoy's own default is where the search for less misses begins
-    most = trees * len(items)  # looks at every leaf of every tree
+    # Looking at every leaf of every tree is exact, and for a large index too slow to be the answer to not knowing.
+    most = trees * len(items) if count else min(trees * len(items), UNMEASURED * search_k)
     while True:
         agreement, recall, seconds = _measure(trials, neighbours, search_k) if count else (1.0, 1.0, 0.0)
         if search_k >= most or (count and agreement >= TARGET):
@@ -85,13 +87,18 @@ def plan_search(
 
 
 def _folds(owners: Positions, items: list[Item]) -> list[Positions]:
-    """Phrasings to hold out together; each entry keeps at least one in every fold.
+    """Phrasings to hold out together; each entry keeps at least one item in every fold.
 
     A large index spares a thousand at once. Of a small one a fifth is held out at a time, until all have been.
     """
     phrasings = np.array([i for i, item in enumerate(items) if item.role == "phrasing"], dtype=np.int64)
     _, first = np.unique(owners[phrasings], return_index=True)
-    spare = np.random.default_rng(SEED).permutation(np.delete(phrasings, first))
+    spare = np.delete(phrasings, first)
+    if not len(spare):
+        # No entry has a second phrasing; one that is joined with its answer can still spare its question.
+        answered = {item.entry for item in items if item.role == "answer"}
+        spare = np.array([i for i in phrasings if items[i].entry in answered], dtype=np.int64)
+    spare = np.random.default_rng(SEED).permutation(spare)
     if len(spare) > 5 * MAX_HELD_OUT:
         return [np.sort(spare[:MAX_HELD_OUT])]
     return [np.sort(fold) for fold in np.array_split(spare, 5) if len(fold)]

@@ -226,15 +226,19 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         centroids = np.load(folder / CENTROIDS, allow_pickle=False)
         annoy = AnnoyIndex(manifest.dimension, "angular")
         annoy.load(str(folder / ANNOY))
-    except (OSError, EOFError, ValueError) as exc:  # msgspec's errors are ValueErrors
+    except (OSError, EOFError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
         raise FaqIndexError(f"{folder} cannot be read ({exc}); {remedy(root)}") from exc
+    policy = manifest.policy
     items, entries, dimension = manifest.items, len(faq.entries), manifest.dimension
     consistent = (
         vectors.shape == (items, dimension)
-        and annoy.get_n_items() == items == len(owners) > 0
+        and annoy.get_n_items() == items > 0
+        and owners.shape == (items,)
         and centroids.shape == (entries, dimension)
         and 0 <= owners.min() <= owners.max() < entries
         and min(manifest.plan.neighbours, manifest.plan.search_k) > 0
+        and min(manifest.centroid_weight, policy.confidence.score, policy.confidence.margin, policy.clarify_at) >= 0
+        and policy.clarify_at <= policy.answer_at
     )
     if not consistent:
         raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")

@@ -40,8 +40,8 @@ def read_labelled(path: Path, ids: Collection[str]) -> tuple[list[Labelled], lis
                 messages.append(Labelled(text, expected))
             else:
                 raise MessagesError(
-                    f"{path}:{line}: {column}: {expected!r} is no entry of the FAQ; correct it, or leave it empty for "
-                    "a message that nothing answers"
+                    f"{path}:{line}: {column}: {expected!r} is no entry of the FAQ, or a disabled one; correct it, or "
+                    "leave it empty for a message that nothing answers"
                 )
     except TableError as exc:
         raise MessagesError(str(exc)) from exc

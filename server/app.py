@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from typing import Any
 
 import structlog
 from websockets.asyncio.server import Server as WebsocketServer
@@ -20,7 +21,7 @@ from server.connection import Connection
 from server.engine import Engine, Searched
 from server.errors import ListenError
 from server.files import allow_open_files
-from server.http import STALLED_SECONDS, Gate, url_of
+from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.messages import SUBPROTOCOL, Limits
 from server.pipeline import Pipeline
 from server.settings import Settings
@@ -35,6 +36,8 @@ def local_date() -> date:
 
 # How long a client may take to answer the goodbye of a stopping server.
 CLOSE_SECONDS = 2.0
+# How often a lack of file handles is logged while it lasts.
+COMPLAINT_SECONDS = 10.0
 
 
 class Server:
@@ -70,6 +73,7 @@ class Server:
         )
         self._connections: set[Connection] = set()
         self._draining = False
+        self._next_complaint = 0.0
         self._max_connections = settings.max_connections
         self._listener: WebsocketServer | None = None
 
@@ -93,11 +97,15 @@ class Server:
         """
         settings = self._settings
         room = allow_open_files(settings.max_connections)
+        if room < 1:
+            raise ListenError("the system allows too few open files to take any connection; raise `ulimit -n`")
         if room < settings.max_connections:
             _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
             self._max_connections = room
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         gate = Gate(
             allowed_origins=settings.allowed_origins,
+            loopback=is_loopback(settings.host),
             full=self._full,
             healthy=self._health,
             ready=self._readiness,
@@ -138,10 +146,14 @@ class Server:
         if encoder.device.degraded:
             _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
 
-    async def stop(self) -> None:
-        """Finish what is in flight, for as long as `drain_seconds`; then close every connection with 1001."""
+    async def stop(self) -> bool:
+        """Finish what is in flight, for as long as `drain_seconds`; then close every connection with 1001.
+
+        Returns:
+            False if a model run hangs, and its thread cannot be ended.
+        """
         if self._listener is None:
-            return
+            return True
         self._draining = True
         _log.info("draining", connections=len(self._connections))
         # The port stays open meanwhile, so that /readyz can say so; handshakes and new requests are refused.
@@ -155,14 +167,18 @@ class Server:
             _log.warning("clients that do not answer the goodbye are cut off", connections=len(self._connections))
             for connection in list(self._connections):
                 connection.abort()
-        await self._batcher.close()
+        ended = await self._batcher.close()
         _log.info("stopped")
+        return ended
 
-    async def run(self, announce: Callable[[str], None] = lambda _: None) -> None:
+    async def run(self, announce: Callable[[str], None] = lambda _: None) -> bool:
         """Serve until SIGINT or SIGTERM.
 
         Args:
             announce: called with the address once the server listens.
+
+        Returns:
+            As `stop`.
         """
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -174,7 +190,21 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
-        await self.stop()
+        return await self.stop()
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what nobody awaits; a lack of file handles, which asyncio repeats for every waiting client, now and then.
+
+        Files may run out all the same: handshakes that are not finished count as files, and not as connections.
+        """
+        message = str(context.get("message"))
+        if "out of system resource" in message:
+            if loop.time() < self._next_complaint:
+                return
+            self._next_complaint = loop.time() + COMPLAINT_SECONDS
+            _log.error("no further connection can be accepted", reason=str(context.get("exception")))
+        else:
+            _log.error(message, exc_info=context.get("exception"))
 
     def _full(self) -> str | None:
         if self._draining:

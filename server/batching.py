@@ -13,7 +13,7 @@ All state belongs to the event loop; lanes are given a list and give one back. I
 - A request whose deadline has passed, or whose waiter has left, never reaches the device; deadlines are kept by the
   event loop's clock and do not wait for the batch that is running.
 - An exception on a lane ends the requests of its own batch and nothing else.
-- `close` returns when no lane is running and no request is waiting.
+- `close` returns when no lane is running and no request is waiting, or after its patience with a lane that hangs.
 
 Not handled here: what a request costs and whether it can be answered in time; equal requests that could share one
 computation; caching.
@@ -29,6 +29,9 @@ from typing import Generic, TypeVar
 import structlog
 
 from server.errors import DeadlineExceeded, Internal, Overloaded, ShuttingDown
+
+# How many seconds a closing batcher lets a batch run on; a longer one hangs.
+PATIENCE = 10.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -153,16 +156,28 @@ class MicroBatcher(Generic[T, R]):
         now = asyncio.get_running_loop().time()
         return max((now - started for started in self._running.values()), default=0.0)
 
-    async def close(self) -> None:
-        """Refuse what waits, let what runs end, and stop the lanes."""
+    async def close(self, patience: float = PATIENCE) -> bool:
+        """Refuse what waits, let what runs end, and stop the lanes.
+
+        Args:
+            patience: how many seconds what runs may still take.
+
+        Returns:
+            False if a lane was still running by then: its thread cannot be ended.
+        """
         self._closing = True
         for request in self._waiting:
             if not request.future.done():
                 request.future.set_exception(ShuttingDown("the server is about to stop; connect again"))
         self._waiting.clear()
-        await self._quiet.wait()
+        try:
+            async with asyncio.timeout(patience):
+                await self._quiet.wait()
+        except TimeoutError:
+            _log.critical("a batch does not end", lanes=sorted(self._running), seconds=round(self.longest_run(), 1))
         for thread in self._threads:
-            thread.shutdown()
+            thread.shutdown(wait=False)
+        return self._quiet.is_set()
 
     def _expire(self, request: Request[T, R]) -> None:
         if not request.future.done():

@@ -1,6 +1,7 @@
 """How many files, sockets among them, this process may have open."""
 
 import resource
+from contextlib import suppress
 
 # Files that are open beside the connections: the model, the index, the log, and the event loop's own.
 SPARE = 128
@@ -10,11 +11,13 @@ def allow_open_files(connections: int) -> int:
     """Raise the soft limit as far as these connections need, and the hard limit allows.
 
     Returns:
-        How many connections there is room for.
+        How many connections there is room for; below 1 there is none.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + SPARE
     if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(ValueError, OSError):  # macOS has a further limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
     return connections if soft == resource.RLIM_INFINITY else min(connections, soft - SPARE)

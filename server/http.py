@@ -11,7 +11,14 @@ from websockets.http11 import Request, Response
 # A batch that runs for longer than this means that a session hangs.
 STALLED_SECONDS = 10.0
 
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
 Health = Callable[[], dict[str, object]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on this host is reached from this machine alone."""
+    return host in _LOOPBACK
 
 
 def url_of(host: str, port: int) -> str:
@@ -25,6 +32,7 @@ class Gate:
 
     Args:
         allowed_origins: origins of pages that may connect beside the server's own; "*" is all.
+        loopback: whether the server listens for this machine alone.
         full: why no further connection is taken now, or None.
         healthy: facts for /healthz; its "problem" is None while the process works.
         ready: facts for /readyz; its "problem" is None while messages are answered.
@@ -34,12 +42,14 @@ class Gate:
         self,
         *,
         allowed_origins: Collection[str],
+        loopback: bool,
         full: Callable[[], str | None],
         healthy: Health,
         ready: Health,
     ) -> None:
         self._allowed_origins = {origin.rstrip("/").lower() for origin in allowed_origins}
         self._full = full
+        self._loopback = loopback
         self._probes = {"/healthz": healthy, "/readyz": ready}
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -78,7 +88,12 @@ class Gate:
         if "*" in self._allowed_origins or origin in self._allowed_origins:
             return True
         hosts = headers.get_all("Host")
-        return len(hosts) == 1 and origin.partition("://")[2] == hosts[0].lower() and bool(hosts[0])
+        scheme, _, place = origin.partition("://")
+        own = len(hosts) == 1 and scheme in {"http", "https"} and place == hosts[0].lower() != ""
+        # A name that somebody else's DNS leads to this machine would be the server's own by its Host header. On
+        # loopback only this machine's own names count; a site whose proxy stands before the server is listed.
+        name = place if place.endswith("]") else place.rpartition(":")[0] or place
+        return own and (not self._loopback or name.strip("[]") in _LOOPBACK)
 
 
 def _json(status: HTTPStatus, facts: dict[str, object]) -> Response:

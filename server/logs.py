@@ -12,19 +12,20 @@ class _Stderr:
     """Standard error, as far as it can be written: a lost log line must not cost a reply."""
 
     def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):  # it is None where it was closed before the start
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
 
 
 def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> None:
     """Set up logging for the whole process."""
-    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    console = style == "console" or (style == "auto" and terminal)
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer()
     )

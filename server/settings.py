@@ -127,8 +127,8 @@ def _check_file(file: Path) -> None:
 
 def _check_environment() -> None:
     for variable in os.environ:
-        name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and name not in Settings.model_fields:
+        name = variable.lower().removeprefix(PREFIX.lower())
+        if variable.upper().startswith(PREFIX) and name not in Settings.model_fields:
             raise SettingsError(f"environment: {variable}: is not a setting{_guess(name, PREFIX)}")
 
 

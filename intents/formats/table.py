@@ -29,9 +29,7 @@ def read_table(path: Path, any_of: Sequence[Sequence[str]]) -> Iterator[tuple[in
             header = [name.strip() for name in next(filter(None, reader), [])]
             if not header:
                 raise TableError(path, 0, "is empty; a header row is expected")
-            if not any(set(columns) <= set(header) for columns in any_of):
-                wanted = " or ".join("`" + ",".join(columns) + "`" for columns in any_of)
-                raise TableError(path, reader.line_num, f"has the columns {header}; {wanted} are needed")
+            _check(path, reader.line_num, header, any_of)
             line = reader.line_num + 1
             for row in reader:
                 if len(row) > len(header):
@@ -47,3 +45,12 @@ def read_table(path: Path, any_of: Sequence[Sequence[str]]) -> Iterator[tuple[in
         raise TableError(path, 0, f"is not UTF-8 ({exc.reason} at byte {exc.start})") from exc
     except csv.Error as exc:
         raise TableError(path, reader.line_num, f"is not valid CSV: {exc}") from exc
+
+
+def _check(path: Path, line: int, header: Sequence[str], any_of: Sequence[Sequence[str]]) -> None:
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise TableError(path, line, f"has the column `{twice[0]}` twice; keep one")
+    if not any(set(columns) <= set(header) for columns in any_of):
+        wanted = " or ".join("`" + ",".join(columns) + "`" for columns in any_of)
+        raise TableError(path, line, f"has the columns {header}; {wanted} are needed")

@@ -69,7 +69,7 @@ def _describe(root: Path, manifest: "IndexManifest") -> None:
         f"on {plan.held_out:,} held-out phrasings the top entry is the exact scan's for {plan.agreement:.2%}, "
         f"recall@10 {plan.recall_at_10:.3f}, {plan.microseconds:.0f} µs"
         if plan.held_out
-        else "every leaf, for there is no phrasing to hold out and measure with"
+        else "not measured, for there is no phrasing to hold out"
     )
     precision = "nothing is answered but phrasings" if found.precision is None else f"precision {found.precision:.3f}"
     out.print(

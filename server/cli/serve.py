@@ -1,6 +1,8 @@
 """`faqwire serve`: answer messages over websockets."""
 
 import asyncio
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -36,9 +38,15 @@ def command(config: Path | None, **flags: object) -> None:
     from server.engine import load_engine
 
     engine = load_engine(settings)
-    asyncio.run(Server(engine, settings).run(announce=_announce))
+    if not asyncio.run(Server(engine, settings).run(announce=_announce)):
+        os._exit(1)  # a model run that hangs cannot be stopped, and Python would wait for its thread
 
 
 def _announce(url: str) -> None:
+    with suppress(OSError):  # nobody reads it; the log has the address too
+        _print(url)
+
+
+def _print(url: str) -> None:
     click.echo(f"faqwire is listening on {url}")
     click.echo(f'ask it something, from another terminal:  faqwire ask --url {url} "where is my order"')

@@ -79,8 +79,8 @@ def test_a_variant_that_was_not_exported_is_named(folder: Path) -> None:
     with pytest.raises(BundleError) as caught:
         open_bundle(folder).variant_path("fp16")
     assert str(caught.value) == (
-        f"{folder} has no fp16 variant (it has fp32, int8); export it again with `faqwire export --variants fp16`, or "
-        "set `variant` to one that it has"
+        f"{folder} has no fp16 variant (it has fp32,int8); set `variant` to one that it has, or export it again with "
+        f"`faqwire export tiny -o {folder} --variants fp32,int8,fp16`"
     )
 
 
@@ -94,7 +94,7 @@ def test_another_kind_is_refused(folder: Path) -> None:
 def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
     """A byte that changed in any file is found, and the sentence says how to mend it."""
     (folder / name).write_bytes(b"X" + (folder / name).read_bytes()[1:])
-    with pytest.raises(BundleError, match=f"{name} is damaged.*; run `faqwire export -o {folder}`"):
+    with pytest.raises(BundleError, match=f"{name} is damaged.*; make it with `faqwire export .MODEL. -o {folder}`"):
         open_bundle(folder)
 
 
@@ -134,7 +134,8 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, shop_root: Path, kind: str
     elif kind == "index":
         place = shop_root
     with pytest.raises(
-        BundleError, match=f"{re.escape(str(place))} is not a model bundle: .*; run `faqwire export -o "
+        BundleError,
+        match=f"{re.escape(str(place))} is not a model bundle: .*; make it with `faqwire export .MODEL. -o ",
     ):
         open_bundle(place)
 

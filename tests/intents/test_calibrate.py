@@ -186,7 +186,8 @@ def columns(right: list[bool], score: list[float]) -> Samples:
     """Samples of equal weight, whose margins are their scores."""
     n = len(right)
     flags = np.array(right)
-    return Samples(np.array(score), np.array(score), flags, flags, np.ones(n, dtype=bool), np.full(n, 1 / n))
+    scores = np.array(score)
+    return Samples(scores, scores, scores, scores, flags, flags, np.ones(n, dtype=bool), np.full(n, 1 / n))
 
 
 def test_scores_that_mislead_get_no_weight() -> None:

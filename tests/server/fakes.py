@@ -11,7 +11,7 @@ from export.runtime.tokens import Tokens
 from server.engine import Engine, Searched
 
 # Some seconds' worth; a timeout from outside would be lost among the loop's callbacks.
-MANY_TURNS = 500_000
+MANY_TURNS = 100_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -200,7 +200,11 @@ async def test_stopping_server_ends_open_questions(start_held: ServerFactory, de
         await stopping
 
 
-@pytest.mark.parametrize("frame", ["nonsense", b"\0", '{"type":"answer"}', '{"type":"x","y":' + "[" * 9999])
+@pytest.mark.parametrize(
+    "frame",
+    ["nonsense", '{"type":"answer"}', '{"type":"pong","more":' + "[" * 9999, b'{"type":"pong","id":"\xff"}'],
+    ids=["no JSON", "no answer", "nested deeply", "no UTF-8"],
+)
 async def test_nonsense_from_the_server(frame: str | bytes) -> None:
     """When a server sends what is no message the client gives the connection up instead of waiting for ever."""
     left = asyncio.Event()

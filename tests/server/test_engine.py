@@ -41,7 +41,7 @@ def test_cuda_without_cuda(settings: Settings) -> None:
 
 def test_missing_model_and_index(settings: Settings, tmp_path: Path) -> None:
     """What is not there is named, with the command that makes it."""
-    with pytest.raises(BundleError, match="run `faqwire export -o "):
+    with pytest.raises(BundleError, match=r"make it with `faqwire export \[MODEL\] -o "):
         load_engine(settings.model_copy(update={"model": tmp_path / "model"}))
     with pytest.raises(FaqIndexError, match="build it with `faqwire build FAQ -o "):
         load_engine(settings.model_copy(update={"index": tmp_path / "index"}))

@@ -125,6 +125,12 @@ async def test_origins(
         assert opens or "allowed_origins" in reply.body
 
 
+async def test_two_hosts(server: Server) -> None:
+    """A page cannot make an origin the server's own by naming a host of its own beside the real one."""
+    reply = await get(server, "/", *UPGRADE, "Host: evil.example", "Origin: https://evil.example", host="evil.example")
+    assert 400 <= reply.status < 500
+
+
 async def test_connection_limit(start_server: ServerFactory) -> None:
     """A connection too many is refused with a time to come back; one that leaves makes room."""
     async with start_server(max_connections=2) as server, dial(server):

@@ -98,7 +98,7 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     requests: dict[Item, "asyncio.Task[None]"] = field(default_factory=dict)
     held: list[Batch] = field(default_factory=list)
-    closing: "asyncio.Task[None] | None" = None
+    closing: "asyncio.Task[bool] | None" = None
 
     def __post_init__(self) -> None:
         asyncio.get_running_loop().time = self.clock  # type: ignore[method-assign]

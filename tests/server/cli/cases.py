@@ -6,7 +6,7 @@ from pathlib import Path
 from intents.store import use_version
 from tests.server.cli.site import Damage, Site, add_version, both, flipped, folder, holding, missing, truncated
 
-NOWHERE = "run `faqwire export -o var/model`"
+NOWHERE = "make it with `faqwire export [MODEL] -o var/model`"
 AGAIN = "build it again with `faqwire build FAQ -o var/index`"
 
 
