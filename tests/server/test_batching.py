@@ -28,7 +28,7 @@ async def batcher(device: Device) -> AsyncIterator[Batcher]:
     batcher = make(device)
     yield batcher
     device.let_go()
-    await batcher.close()
+    assert await batcher.close()
 
 
 def make(device: Device, *, lanes: int = 1) -> Batcher:
@@ -208,8 +208,23 @@ async def test_close_refuses_what_waits_and_awaits_what_runs(batcher: Batcher, d
     assert not closing.done()
     batch.finish()
     assert (await running)[0] == "vector of a"
-    await closing
+    assert await closing
     assert device.seen == ["a"]
+
+
+async def test_close_does_not_wait_for_ever(
+    batcher: Batcher, device: Device, clock: Clock, logs: list[dict[str, Any]]
+) -> None:
+    """A batch that hangs is given up after some patience; its lane is named, and its request still ends."""
+    request = submit(batcher, "a")
+    batch = await device.arrived.get()
+    closing = asyncio.create_task(batcher.close(patience=7))
+    await asyncio.sleep(0)
+    clock.now += 8
+    assert not await closing
+    assert [(log["event"], log["lanes"], log["seconds"]) for log in logs] == [("a batch does not end", [0], 8.0)]
+    batch.finish()
+    assert (await request)[0] == "vector of a"
 
 
 async def test_close_is_idempotent(batcher: Batcher) -> None:

@@ -183,6 +183,18 @@ async def test_stop_does_not_wait_for_ever(start_held: ServerFactory, device: De
         await stopping
 
 
+async def test_client_that_does_not_answer_the_goodbye(
+    start_server: ServerFactory, logs: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopping server does not wait for ever for a client that says nothing more: it is cut off."""
+    monkeypatch.setattr("server.app.CLOSE_SECONDS", 0.01)
+    async with start_server() as server, dial(server) as client:
+        client.websocket.transport.pause_reading()
+        assert await server.stop()
+        client.websocket.transport.abort()
+    assert [event["event"] for event in alarming(logs)] == ["clients that do not answer the goodbye are cut off"]
+
+
 async def test_stop_before_start_and_twice(start_server: ServerFactory) -> None:
     """Stopping is done as often as anybody likes; there is an address only while the server listens."""
     async with start_server() as server:

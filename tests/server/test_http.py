@@ -93,7 +93,10 @@ OWN, HOST = "http://127.0.0.1:{port}", "127.0.0.1:{port}"
 ORIGINS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, bool]] = {
     "no browser": ((), (), HOST, True),
     "own": ((OWN,), (), HOST, True),
-    "own, by another name": (("https://Chat.Shop.example",), (), "chat.shop.example", True),
+    "own, by localhost": (("http://localhost:{port}",), (), "localhost:{port}", True),
+    "own, by IPv6": (("http://[::1]:{port}",), (), "[::1]:{port}", True),
+    "own, by a name that leads here": (("http://rebound.example:{port}",), (), "rebound.example:{port}", False),
+    "own, of another scheme": (("ftp://127.0.0.1:{port}",), (), HOST, False),
     "own host, other port": (("http://127.0.0.1:1",), (), HOST, False),
     "own host, no port": (("http://127.0.0.1",), (), HOST, False),
     "foreign": (("https://evil.example",), (), HOST, False),
@@ -123,6 +126,21 @@ async def test_origins(
         reply = await get(server, "/", *UPGRADE, *headers, host=host.format(port=port))
         assert reply.status == (SWITCHED if opens else 403)
         assert opens or "allowed_origins" in reply.body
+
+
+async def test_origin_of_a_public_server(start_server: ServerFactory) -> None:
+    """A server that others can reach is known by any name: the page's and the request's have to be the same."""
+    async with start_server(host="0.0.0.0") as server:  # noqa: S104 what is tested
+        own = await get(server, "/", *UPGRADE, "Origin: https://Chat.Shop.example", host="chat.shop.example")
+        assert own.status == SWITCHED
+        foreign = await get(server, "/", *UPGRADE, "Origin: https://evil.example", host="chat.shop.example")
+        assert foreign.status == 403
+
+
+async def test_two_upgrades(server: Server) -> None:
+    """An upgrade to a websocket may stand beside one to something else."""
+    headers = (*UPGRADE[1:], "Upgrade: h2c", "Upgrade: websocket")
+    assert (await get(server, "/", *headers)).status in {SWITCHED, 400, 426}
 
 
 async def test_two_hosts(server: Server) -> None:

@@ -16,6 +16,7 @@ from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, 
 from tests.server.fakes import Batch, Clock, Device, echo, until
 
 MAX_QUEUE, MAX_BATCH, MAX_TOKENS = 4, 3, 24
+FAR = 1e9
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Stage:
             case Pass(seconds):
                 self.clock.now += seconds
             case Close():
-                self.closing = self.closing or asyncio.create_task(self.batcher.close())
+                self.closing = self.closing or asyncio.create_task(self.batcher.close(FAR))
             case _:
                 assert_never(action)
         await self._settle()
@@ -203,7 +204,7 @@ async def play(schedule: list[Action], lanes: int) -> None:
         while stage.held:
             await stage.act(End(0, "well"))
         assert stage.closing is not None
-        await stage.closing
+        assert await stage.closing
     finally:
         stage.device.let_go()
     assert len(set(stage.device.seen)) == len(stage.device.seen), "a request reached the device twice"

@@ -6,7 +6,7 @@ from pathlib import Path
 from intents.store import use_version
 from tests.server.cli.site import Damage, Site, add_version, both, flipped, folder, holding, missing, truncated
 
-NOWHERE = "make it with `faqwire export [MODEL] -o var/model`"
+NOWHERE = r"make it with `faqwire export \[MODEL\] -o var/model`"
 AGAIN = "build it again with `faqwire build FAQ -o var/index`"
 
 
@@ -62,6 +62,7 @@ BUILD = {
     "no such FAQ": Case("build nowhere.yaml", "nowhere.yaml: does not exist; name a FAQ file"),
     "an empty FAQ": Case("build faq.yaml", "faq.yaml: is empty; a FAQ has a list of entries", holding("faq.yaml")),
     "a truncated FAQ": Case("build faq.yaml", r"faq\.yaml:\d+: is not valid YAML", truncated("faq.yaml")),
+    "a name that no file can have": Case("build " + "x" * 300 + ".yaml", "File name too long"),
     "an empty folder": Case("build faqs", "faqs: has no .yaml file", folder("faqs")),
     "an empty CSV": Case("build faq.csv", "faq.csv: is empty; a header row is expected", holding("faq.csv")),
     "some other file": Case("build faq.docx", "faq.docx: is not a FAQ by its name", holding("faq.docx")),
@@ -140,6 +141,7 @@ ASK = {
     "nobody there": Case(
         "ask hi --url ws://127.0.0.1:1/", "cannot reach ws://127.0.0.1:1/ .*`faqwire serve` starts one"
     ),
+    "not UTF-8": Case("ask wo\udcff", "the question is not UTF-8"),
     "no address": Case("ask hi --url localhost", "localhost is not a faqwire server"),
     "no model": Case("ask hi", f"var/model is not a model bundle: .*{NOWHERE}", missing("var/model")),
     "one byte of the tokenizer": Case("ask hi", "tokenizer.json is damaged", flipped("var/model/tokenizer.json")),

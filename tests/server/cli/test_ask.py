@@ -68,6 +68,14 @@ def test_running_server_is_found_by_its_configured_port(site: Site, url: str) ->
     assert json.loads(done.stdout)["entry"]["id"] == "track-order"
 
 
+def test_naming_an_index_means_that_index(site: Site, url: str) -> None:
+    """Who names an index or a model is not answered by a server that happens to run with another."""
+    port = url.rstrip("/").rpartition(":")[2]
+    done = site.run("ask", "hi", "--index", "nowhere", env={"FAQWIRE_PORT": port})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere does not exist; build it" in done.stderr
+
+
 def test_own_server(site: Site) -> None:
     """Where no server runs one is started for the occasion; it is gone afterwards, and leaves nothing behind."""
     before = site.snapshot()
