@@ -16,6 +16,7 @@ round in the opposite order of the one before; speeds are medians of the ratio t
 
 import argparse
 import csv
+import logging
 import statistics
 import sys
 import tempfile
@@ -37,6 +38,8 @@ from export.runtime.bi_encoder import BiEncoder
 from export.runtime.encoder import Floats
 from export.runtime.session import CPU, Device, open_session
 from export.runtime.tokens import Tokens, feed
+
+logging.disable(logging.INFO)  # the quantizers log every node, at a level that they set themselves
 
 BATCHES = (1, 16, 32)
 _SINGLE = 600  # messages timed one at a time

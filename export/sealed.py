@@ -83,7 +83,7 @@ def read_manifest(
         error: the class to raise.
 
     Raises:
-        SealError: (as `error`) the manifest is missing, damaged, or of a newer format.
+        SealError: (as `error`) the manifest is missing, damaged, or of another format.
     """
     path = folder / manifest_name
     try:
@@ -99,6 +99,8 @@ def read_manifest(
             raise error(
                 f"{folder} has format {version} and this faqwire reads up to {newest}: upgrade faqwire, or {remedy}"
             )
+        if version < newest:
+            raise error(f"{folder} has format {version}, which this faqwire does not read any more; {remedy}")
         manifest = msgspec.json.decode(data, type=manifest_type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{path} is damaged ({exc}); {remedy}") from exc

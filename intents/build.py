@@ -11,13 +11,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from export.bundle import Bundle
+from export.runtime import render
 from export.runtime.bi_encoder import BiEncoder
+from export.runtime.cross_encoder import CrossEncoder
 from export.sealed import seal, sha256_of, staged
-from intents.calibrate import calibrate, choose_weight, hold_out, require_scikit_learn
-from intents.candidates import EntryScorer, centroids_of
+from intents.calibrate import calibrate, require_scikit_learn
+from intents.calibrate_confirmer import fit_confirmer, read_messages
+from intents.candidates import MAX_CANDIDATES, EntryScorer, centroids_of
+from intents.confirm import Confirmer, Pair
+from intents.decide import Policy
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
+from intents.holdout import Messages, choose_weight, hold_out
 from intents.index import (
     ANNOY,
     CENTROIDS,
@@ -27,6 +34,7 @@ from intents.index import (
     OUT_OF_SCOPE,
     OWNERS,
     VECTORS,
+    Confirmed,
     IndexManifest,
     open_index,
 )
@@ -37,7 +45,10 @@ from intents.store import CURRENT, VERSIONS, current_folder, current_manifest, u
 
 SHIPPED_OUT_OF_SCOPE = Path(__file__).parent / "data" / "out_of_scope.csv"
 BATCH = 64
-_OWN_CODE = ("build.py", "calibrate.py", "candidates.py", "effort.py", "items.py")
+_OWN_CODE = (
+    *("build.py", "calibrate.py", "calibrate_confirmer.py", "candidates.py", "confirm.py", "decide.py", "effort.py"),
+    *("holdout.py", "items.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,14 +58,18 @@ class Options:
     Attributes:
         target_precision: of answered messages.
         out_of_scope_share: expected share of messages that the FAQ does not answer.
+        candidates: how many of a message's candidates a cross-encoder reads, where there is one.
     """
 
     target_precision: float = 0.90
     out_of_scope_share: float = 0.30
+    candidates: int = 5
 
     def __post_init__(self) -> None:
         if not (0 < self.target_precision < 1 and 0 < self.out_of_scope_share < 1):
-            raise ValueError(f"{self}: both are shares between 0 and 1")
+            raise ValueError(f"{self}: shares are between 0 and 1")
+        if not 1 <= self.candidates <= MAX_CANDIDATES:
+            raise ValueError(f"{self}: 1 to {MAX_CANDIDATES} candidates can be read")
 
 
 class Reporter:
@@ -64,7 +79,7 @@ class Reporter:
         """Something is being done."""
 
     def encoding(self, total: int) -> Callable[[int], None]:
-        """Texts are about to be encoded; returns what to call with the number of those just done."""
+        """Texts or pairs are about to be encoded; returns what to call with the number of those just done."""
         del total
         return lambda _: None
 
@@ -84,9 +99,21 @@ class Built:
     encoded: int
 
 
-def recipe_of(faq: Faq, model_fingerprint: str, options: Options) -> str:
-    """A digest of everything that decides what an index holds, the code of this package included."""
+def recipe_of(faq: Faq, model_fingerprint: str, options: Options, cross_encoder: Bundle | None) -> str:
+    """A digest of everything that decides what an index holds, the code of this package included.
+
+    Args:
+        faq: what it is built of.
+        model_fingerprint: of the bi-encoder's bundle.
+        options: the operator's choices.
+        cross_encoder: a cross-encoder's bundle, cut to the length of pairs, or None.
+    """
     own = [sha256_of(Path(__file__).with_name(name)) for name in _OWN_CODE]
+    confirming = None
+    if cross_encoder is not None:
+        manifest = cross_encoder.manifest
+        shown = sha256_of(Path(render.__file__))
+        confirming = (manifest.fingerprint, manifest.max_tokens, options.candidates, shown)
     parts = (
         FORMAT,
         hashlib.sha256(msgspec.json.encode(faq, order="deterministic")).hexdigest(),
@@ -96,14 +123,17 @@ def recipe_of(faq: Faq, model_fingerprint: str, options: Options) -> str:
         sha256_of(SHIPPED_OUT_OF_SCOPE),
         version("annoy"),
         own,
+        confirming,
     )
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
-def up_to_date(root: Path, faq: Faq, model_fingerprint: str, options: Options) -> IndexManifest | None:
-    """The current version's manifest if building would give the same again, else None."""
+def up_to_date(
+    root: Path, faq: Faq, model_fingerprint: str, options: Options, cross_encoder: Bundle | None = None
+) -> IndexManifest | None:
+    """The current version's manifest if building would give the same again, else None; see `recipe_of`."""
     manifest = current_manifest(root)
-    if manifest is not None and manifest.recipe == recipe_of(faq, model_fingerprint, options):
+    if manifest is not None and manifest.recipe == recipe_of(faq, model_fingerprint, options, cross_encoder):
         with suppress(FaqIndexError):
             folder = current_folder(root)
             open_index(folder, root, model_fingerprint=model_fingerprint, model_folder=Path())
@@ -112,7 +142,14 @@ def up_to_date(root: Path, faq: Faq, model_fingerprint: str, options: Options) -
 
 
 def build_index(
-    faq: Faq, encoder: BiEncoder, root: Path, options: Options, *, now: datetime, reporter: Reporter
+    faq: Faq,
+    encoder: BiEncoder,
+    root: Path,
+    options: Options,
+    *,
+    now: datetime,
+    reporter: Reporter,
+    cross_encoder: CrossEncoder | None = None,
 ) -> Built:
     """Build a version of an index and make it current.
 
@@ -123,14 +160,16 @@ def build_index(
         options: the operator's choices.
         now: when, for the version's name.
         reporter: told how it goes.
+        cross_encoder: in fp32, cutting pairs where they will be cut; None builds an index that nothing confirms.
 
     Raises:
-        FaqIndexError: every entry is disabled, or `root` cannot be written or is something else.
+        FaqIndexError: every entry is disabled, the cross-encoder's logits are no numbers, or `root` cannot be written
+            or is something else.
         FaqwireError: scikit-learn is not installed.
     """
     require_scikit_learn()
     fingerprint = encoder.bundle.manifest.fingerprint
-    recipe = recipe_of(faq, fingerprint, options)
+    recipe = recipe_of(faq, fingerprint, options, None if cross_encoder is None else cross_encoder.bundle)
     items = items_of(faq.entries)
     if not items:
         raise FaqIndexError("every entry of the FAQ is disabled; enable at least one")
@@ -146,17 +185,20 @@ def build_index(
     plan = plan_search(vectors, scorer, items, reporter.step, limited=limited)
     reporter.step("calibrating")
     source = sha256_of(SHIPPED_OUT_OF_SCOPE)
+    shipped = read_out_of_scope(SHIPPED_OUT_OF_SCOPE)
     out_of_scope = known.out_of_scope.get(source)
     if out_of_scope is None:
-        out_of_scope = encoder.encode(read_out_of_scope(SHIPPED_OUT_OF_SCOPE), batch_size=BATCH)
+        out_of_scope = encoder.encode(shipped, batch_size=BATCH)
+    messages = held_out.messages(weight, shipped, out_of_scope)
     policy, calibration = calibrate(
-        held_out,
-        out_of_scope,
-        weight,
+        messages,
         target_precision=options.target_precision,
         out_of_scope_share=options.out_of_scope_share,
         smalltalk=frozenset(i for i, entry in enumerate(faq.entries) if entry.kind == "smalltalk"),
     )
+    confirmer, confirmed = None, None
+    if cross_encoder is not None:
+        confirmer, confirmed = _calibrate_confirmer(messages, faq, items, policy, options, cross_encoder, reporter)
     reporter.step("writing")
     moment = now.astimezone(UTC)
     name = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03}Z-{recipe[:8]}"
@@ -184,11 +226,37 @@ def build_index(
             centroid_weight=weight,
             policy=policy,
             calibration=calibration,
+            confirmer=confirmer,
+            confirmed=confirmed,
             built_with={package: version(package) for package in ("faqwire", "annoy", "numpy")},
         )
         manifest = seal(draft, manifest, MANIFEST)
     use_version(root, name)
     return Built(manifest, up_to_date=False, encoded=encoded)
+
+
+def _calibrate_confirmer(
+    messages: Messages,
+    faq: Faq,
+    items: Sequence[Item],
+    policy: Policy,
+    options: Options,
+    cross_encoder: CrossEncoder,
+    reporter: Reporter,
+) -> tuple[Confirmer, Confirmed]:
+    def score(pairs: Sequence[Pair]) -> Floats:
+        reporter.step(f"reading {len(pairs):,} pairs with the cross-encoder")
+        return cross_encoder.score(pairs, progress=reporter.encoding(len(pairs)))
+
+    return fit_confirmer(
+        read_messages(messages, faq.entries, items, options.candidates, score),
+        cross_encoder.bundle.manifest,
+        faq.entries,
+        policy,
+        candidates=options.candidates,
+        target_precision=options.target_precision,
+        out_of_scope_share=options.out_of_scope_share,
+    )
 
 
 def _is_limited(entry: Entry) -> bool:

@@ -1,38 +1,28 @@
-"""The confidence map and the thresholds, from nothing but the FAQ and the shipped out-of-scope messages.
+"""The confidence map and the thresholds.
 
-Three kinds of message are scored as if visitors had typed them:
-
-- *in scope*: a phrasing, with itself (and what contains it) taken out of the index. The top entry is right or wrong.
-- *near* out of scope: the same phrasing with its whole entry taken out. Whatever comes out on top is wrong.
-- *far* out of scope: the shipped messages. Whatever comes out on top is wrong.
-
-A logistic regression on score and margin, weighted to the expected share of out-of-scope messages (half near, half
-far), gives confidence (Platt 1999, "Probabilistic outputs for support vector machines", with two features). The
-thresholds are then read off the same samples: the lowest confidence above which the target precision holds, and the
-lowest at which an isotonic fit says that the right entry is more likely than not among the options that "did you mean"
-would offer.
+A logistic regression on score and margin of the messages that `intents.holdout` makes, weighted to the expected share
+of out-of-scope messages (half near, half far), gives confidence (Platt 1999, "Probabilistic outputs for support vector
+machines", with two features). The thresholds are then read off the same samples: the lowest confidence above which the
+target precision holds, and the lowest at which an isotonic fit says that the right entry is more likely than not among
+the options that "did you mean" would offer.
 """
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from export.errors import FaqwireError
-from intents.candidates import Candidate, centroids_of, nearest_of_each, rank, unit
+from intents.candidates import Candidate
 from intents.decide import Confidence, Policy, offerable
-from intents.index import Calibration
-from intents.items import Item
-from intents.search import SCAN_CELLS, Floats, Positions
+from intents.holdout import Messages
+from intents.index import Calibration, Expected
 
-MAX_PER_ENTRY = 20
-MAX_IN_SCOPE = 4000
-MIN_IN_SCOPE = 30
 LIKELY = 0.5  # right is more likely than wrong
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-SEED = 20261123
+UNREACHED = 1.01  # a threshold above every confidence
 
 Doubles = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -62,25 +52,6 @@ class Samples:
     weight: Doubles
 
 
-@dataclass(frozen=True)
-class Heldout:
-    """Phrasings as messages: what each retrieves when it is not in the index itself.
-
-    Attributes:
-        retriever: retrieves from the items.
-        in_scope: without the phrasing, and what contains it.
-        near: the same phrasings without their whole entries; empty where there is only one entry.
-        expected: (n,) the right entry of each.
-        notes: what was assumed because the FAQ could not tell.
-    """
-
-    retriever: "_Retriever"
-    in_scope: list["_Retrieved"]
-    near: list["_Retrieved"]
-    expected: Positions
-    notes: tuple[str, ...]
-
-
 def require_scikit_learn() -> None:
     """Find out before the work, and not after it, that calibration cannot run.
 
@@ -91,54 +62,8 @@ def require_scikit_learn() -> None:
         raise FaqwireError("building an index needs scikit-learn; install `faqwire[build]`")
 
 
-def hold_out(vectors: Floats, owners: Positions, items: Sequence[Item], *, neighbours: int) -> Heldout:
-    """Hold phrasings out, one at a time.
-
-    Args:
-        vectors: (items, dimension) float32, unit length.
-        owners: (items,) the entry of every item.
-        items: what the vectors are of.
-        neighbours: how many items a search retrieves.
-    """
-    retriever = _Retriever(vectors, owners, neighbours)
-    notes = []
-    chosen = _phrasings(owners, items)
-    lonely = len(chosen) < MIN_IN_SCOPE
-    if lonely:
-        chosen = np.array([i for i, item in enumerate(items) if item.role == "phrasing"], dtype=np.int64)
-        notes.append(
-            f"fewer than {MIN_IN_SCOPE} phrasings can be held out, which is too few to calibrate on: questions were "
-            "compared with their own answers as well, which makes visitors look easier to understand than they are; "
-            "add phrasings"
-        )
-    several = owners.min() != owners.max()
-    if not several:
-        notes.append("there is only one entry: near out-of-scope messages could not be simulated")
-    in_scope, near = [], []
-    for position, message, scores in zip(chosen, vectors[chosen], retriever.scan(vectors[chosen]), strict=True):
-        own = np.flatnonzero(owners == owners[position])
-        # A question also stands in its answer's item, which goes with it.
-        answers = [i for i in own if items[int(i)].role == "answer"] if position == own[0] and not lonely else []
-        in_scope.append(retriever.retrieve(message, scores, np.array([position, *answers]), own))
-        if several:
-            near.append(retriever.retrieve(message, scores, own, own))
-    return Heldout(retriever, in_scope, near, owners[chosen], tuple(notes))
-
-
-def choose_weight(held_out: Heldout) -> float:
-    """The centroid's weight with which most held-out phrasings find their entry; the smallest of equals."""
-
-    def hits(weight: float) -> int:
-        ranked = [r.ranked(weight) for r in held_out.in_scope]
-        return sum(bool(c) and c[0].entry == expected for c, expected in zip(ranked, held_out.expected, strict=True))
-
-    return max(WEIGHTS, key=lambda weight: (hits(weight), -weight))
-
-
 def calibrate(
-    held_out: Heldout,
-    out_of_scope: Floats,
-    weight: float,
+    messages: Messages,
     *,
     target_precision: float,
     out_of_scope_share: float,
@@ -147,48 +72,176 @@ def calibrate(
     """Compute how an index decides.
 
     Args:
-        held_out: the FAQ's phrasings as messages.
-        out_of_scope: (n, dimension) vectors of messages that no FAQ answers.
-        weight: of an entry's centroid.
+        messages: what to learn from.
         target_precision: of answered messages, at the expected share.
         out_of_scope_share: expected share of messages that the FAQ does not answer.
         smalltalk: entries that are answered, and never offered.
     """
-    notes = list(held_out.notes)
-    in_scope = [
-        _scored(r.ranked(weight), int(e), smalltalk) for r, e in zip(held_out.in_scope, held_out.expected, strict=True)
-    ]
-    near = [_scored(r.ranked(weight), None, smalltalk) for r in held_out.near]
-    far = [_scored(r.ranked(weight), None, smalltalk) for r in held_out.retriever.unknown(out_of_scope)]
-    # A bank's FAQ does answer some of what is out of scope for a shop: such messages would teach it to be silent.
-    limit = float(np.median([s.score for s in in_scope]))
-    kept = [s for s in far if s.score < limit]
-    samples = _weighted(in_scope, near, kept, out_of_scope_share)
-    confidence = _fit(samples)
-    values = _confidences(confidence, samples.score, samples.margin)
-    options = np.minimum(values, _confidences(confidence, samples.option_score, samples.option_margin))
-    answer_at = _answer_at(values, samples, target_precision)
-    if not np.any(values >= answer_at):
+    ranked = [posed.candidates for posed in messages.all()]
+    samples = samples_of(messages, ranked, out_of_scope_share, smalltalk)
+    policy = fit_policy(samples, target_precision)
+    values, options = confidences(policy.confidence, samples)
+    answered = values >= policy.answer_at
+    offered = (options >= policy.clarify_at) & ~answered
+    notes = list(messages.notes)
+    if not answered.any():
         notes.append(f"a precision of {target_precision:.2f} was not reached: only exact phrasings are answered")
-    clarify_at = _clarify_at(options, samples, answer_at)
-    policy = Policy(confidence=confidence, answer_at=answer_at, clarify_at=clarify_at)
-    answered, offered = values >= answer_at, (options >= clarify_at) & (values < answer_at)
-    ours = samples.in_scope
-    calibration = Calibration(
+    expected = expected_of(values, samples.right, samples, answered, offered)
+    return policy, Calibration(
+        **msgspec.structs.asdict(expected),
         target_precision=target_precision,
         out_of_scope_share=out_of_scope_share,
-        in_scope=len(in_scope),
-        near=len(near),
-        far=len(kept),
-        set_aside=len(far) - len(kept),
-        precision=_share(samples.right, answered, samples.weight) if answered.any() else None,
-        answered=_share(answered, ours, samples.weight),
-        clarified=_share(offered, ours, samples.weight),
-        refused=_share(~answered & ~offered, ~ours, samples.weight),
-        calibration_error=calibration_error(values, samples.right, samples.weight),
+        in_scope=len(messages.in_scope),
+        near=len(messages.near),
+        far=len(messages.far),
+        set_aside=messages.set_aside,
         notes=tuple(notes),
     )
-    return policy, calibration
+
+
+def samples_of(
+    messages: Messages, ranked: Sequence[Sequence[Candidate]], share: float, smalltalk: frozenset[int]
+) -> Samples:
+    """Messages as columns.
+
+    Args:
+        messages: what was asked.
+        ranked: the candidates of each, best first, in the order of `messages.all()`.
+        share: expected share of out-of-scope messages.
+        smalltalk: entries that are never offered.
+    """
+    posed = messages.all()
+    flat = [_scored(found, p.expected, smalltalk) for found, p in zip(ranked, posed, strict=True)]
+    groups = [group for group in (messages.near, messages.far) if group]
+    weights = [np.full(len(messages.in_scope), (1 - share) / len(messages.in_scope))]
+    weights += [np.full(len(group), share / len(groups) / len(group)) for group in groups]
+    weight = np.concatenate(weights)
+    return Samples(
+        score=np.array([s.score for s in flat]),
+        margin=np.array([s.margin for s in flat]),
+        option_score=np.array([s.option_score for s in flat]),
+        option_margin=np.array([s.option_margin for s in flat]),
+        right=np.array([s.right for s in flat]),
+        among=np.array([s.among for s in flat]),
+        in_scope=np.array([p.expected is not None for p in posed]),
+        weight=weight / weight.sum(),
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    score: float
+    margin: float
+    option_score: float
+    option_margin: float
+    right: bool
+    among: bool
+
+
+def _scored(ranked: Sequence[Candidate], expected: int | None, smalltalk: frozenset[int]) -> _Scored:
+    if not ranked:
+        return _Scored(0.0, 0.0, -1.0, -1.0, right=False, among=False)
+    options = offerable(ranked, smalltalk.__contains__)
+    first = (options[0].score, options[0].margin) if options else (-1.0, -1.0)
+    among = expected in [c.entry for c in options]
+    return _Scored(ranked[0].score, ranked[0].margin, *first, right=ranked[0].entry == expected, among=among)
+
+
+def fit_policy(samples: Samples, target: float) -> Policy:
+    """The confidence map of samples, and its thresholds for a target precision."""
+    columns = {"score": samples.score, "margin": samples.margin}
+    bias, weights = fit_monotone(columns, samples.right, samples.weight)
+    confidence = Confidence(bias=bias, **weights)
+    values, options = confidences(confidence, samples)
+    answer_at = find_answer_at(values, samples.right, samples.weight, target)
+    clarify_at = find_clarify_at(options, samples, answer_at)
+    return Policy(confidence=confidence, answer_at=answer_at, clarify_at=clarify_at)
+
+
+def fit_monotone(columns: Mapping[str, Doubles], right: Booleans, weight: Doubles) -> tuple[float, dict[str, float]]:
+    """A logistic regression without negative weights: with one, confidence would fall when a score rises.
+
+    Args:
+        columns: (n,) features, by name.
+        right: (n,) what to tell apart.
+        weight: (n,) of each sample.
+
+    Returns:
+        The bias, and the weight of every column; 0 for those that are of no use.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    weights = dict.fromkeys(columns, 0.0)
+    if right.all() or not right.any():
+        # Nothing to separate: whatever the scores, the answer to "is it right" is the same.
+        return 20.0 if right.all() else -20.0, weights
+    used = dict(columns)
+    while used:
+        model = LogisticRegression(C=1e4, max_iter=1000)
+        model.fit(np.column_stack(list(used.values())), right, sample_weight=weight * (len(weight) / weight.sum()))
+        fitted = dict(zip(used, map(float, model.coef_[0]), strict=True))
+        worst = min(fitted, key=lambda name: fitted[name])
+        if fitted[worst] >= 0:
+            return float(model.intercept_[0]), weights | fitted
+        del used[worst]  # and without it the others are fitted again
+    # None tells right from wrong: every sample is as likely to be right as any other.
+    share = float(np.clip(np.average(right, weights=weight), 1e-9, 1 - 1e-9))
+    return float(np.log(share / (1 - share))), weights
+
+
+def confidences(confidence: Confidence, samples: Samples) -> tuple[Doubles, Doubles]:
+    """The confidence of each sample's top entry, and that with which options would be offered."""
+    top = _logistic(confidence, samples.score, samples.margin)
+    return top, np.minimum(top, _logistic(confidence, samples.option_score, samples.option_margin))
+
+
+def _logistic(confidence: Confidence, score: Doubles, margin: Doubles) -> Doubles:
+    logits = confidence.bias + confidence.score * score + confidence.margin * margin
+    values: Doubles = 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0)))
+    return values
+
+
+def find_answer_at(values: Doubles, right: Booleans, weight: Doubles, target: float) -> float:
+    """The lowest confidence at and above which precision is at least the target; above 1 if there is none.
+
+    Never where the answer is more likely wrong than right: in a FAQ of a few entries the easy messages would pay for
+    it, and precision would still hold.
+    """
+    order = np.argsort(-values, kind="stable")
+    mass = weight[order]
+    precision = np.cumsum(mass * right[order]) / np.cumsum(mass)
+    last_of_equals = np.append(np.diff(values[order]) != 0, True)  # a threshold takes all of equal confidence, or none
+    enough = np.flatnonzero((precision >= target) & last_of_equals & (values[order] >= LIKELY))
+    return float(values[order][enough[-1]]) if len(enough) else UNREACHED
+
+
+def find_clarify_at(options: Doubles, samples: Samples, answer_at: float) -> float:
+    """The lowest confidence at which the right entry is more likely than not among the options."""
+    from sklearn.isotonic import IsotonicRegression
+
+    chance = IsotonicRegression(y_min=0, y_max=1, increasing=True)
+    likely = chance.fit_transform(options, samples.among, sample_weight=samples.weight) >= LIKELY
+    return min(float(options[likely].min()), answer_at) if likely.any() else answer_at
+
+
+def expected_of(values: Doubles, right: Booleans, samples: Samples, answered: Booleans, offered: Booleans) -> Expected:
+    """What decisions on samples come to.
+
+    Args:
+        values: (n,) confidence of the top entries.
+        right: (n,) whether they are right.
+        samples: what was decided on.
+        answered: (n,) which were answered.
+        offered: (n,) which got options.
+    """
+    weight, ours = samples.weight, samples.in_scope
+    return Expected(
+        precision=share_of(right, answered, weight) if answered.any() else None,
+        answered=share_of(answered, ours, weight),
+        clarified=share_of(offered, ours, weight),
+        refused=share_of(~answered & ~offered, ~ours, weight),
+        calibration_error=calibration_error(values, right, weight),
+    )
 
 
 def calibration_error(confidence: Doubles, right: Booleans, weight: Doubles, bins: int = 15) -> float:
@@ -211,161 +264,7 @@ def calibration_error(confidence: Doubles, right: Booleans, weight: Doubles, bin
     return error / float(weight.sum())
 
 
-@dataclass(frozen=True)
-class _Scored:
-    score: float
-    margin: float
-    option_score: float
-    option_margin: float
-    right: bool
-    among: bool
-
-
-def _scored(ranked: Sequence[Candidate], expected: int | None, smalltalk: frozenset[int]) -> _Scored:
-    if not ranked:
-        return _Scored(0.0, 0.0, -1.0, -1.0, right=False, among=False)
-    options = offerable(ranked, smalltalk.__contains__)
-    first = (options[0].score, options[0].margin) if options else (-1.0, -1.0)
-    among = expected in [c.entry for c in options]
-    return _Scored(ranked[0].score, ranked[0].margin, *first, right=ranked[0].entry == expected, among=among)
-
-
-@dataclass(frozen=True)
-class _Retrieved:
-    """What one message retrieves, before its two similarities are joined."""
-
-    entries: Positions
-    nearest: Floats
-    centroid: Floats
-    last: float
-
-    def ranked(self, weight: float) -> list[Candidate]:
-        return rank(self.entries, self.nearest, self.centroid, weight, self.last)
-
-
-class _Retriever:
-    """Retrieves by an exact scan, with some of the items taken out."""
-
-    def __init__(self, vectors: Floats, owners: Positions, neighbours: int) -> None:
-        self._vectors, self._owners, self._neighbours = vectors, owners, neighbours
-        self._centroids = centroids_of(vectors, owners, int(owners.max()) + 1)
-
-    def scan(self, messages: Floats) -> Iterator[Floats]:
-        """Similarities of every item to each message, in blocks that fit into memory."""
-        block = max(1, SCAN_CELLS // len(self._vectors))
-        for start in range(0, len(messages), block):
-            yield from messages[start : start + block] @ self._vectors.T
-
-    def unknown(self, messages: Floats) -> Iterator[_Retrieved]:
-        """What messages retrieve that have no right entry."""
-        nothing = np.array([], dtype=np.int64)
-        for message, scores in zip(messages, self.scan(messages), strict=True):
-            yield self.retrieve(message, scores, nothing, nothing)
-
-    def retrieve(self, message: Floats, scores: Floats, hidden: Positions, siblings: Positions) -> _Retrieved:
-        """What a message retrieves while some items of one entry are hidden.
-
-        Args:
-            message: (dimension,) its vector.
-            scores: (items,) similarities.
-            hidden: items that count as absent.
-            siblings: all items of the entry that the hidden ones belong to.
-        """
-        scores = scores.copy()
-        scores[hidden] = -np.inf
-        count = min(self._neighbours, len(scores) - len(hidden))
-        found = np.argpartition(-scores, count - 1)[:count] if count else hidden[:0]
-        found = found[np.argsort(-scores[found], kind="stable")]
-        entries, nearest = nearest_of_each(self._owners[found], scores[found])
-        centroids = self._centroids[entries] @ message
-        rest = np.setdiff1d(siblings, hidden)
-        if len(rest):
-            own = unit(self._vectors[rest].sum(axis=0, dtype=np.float64)[None])[0]
-            centroids = np.where(entries == self._owners[rest[0]], own @ message, centroids)
-        return _Retrieved(entries, nearest, centroids, float(scores[found[-1]]) if count else 0.0)
-
-
-def _phrasings(owners: Positions, items: Sequence[Item]) -> Positions:
-    """A seeded sample of the phrasings whose entries have another one."""
-    chooser = np.random.default_rng(SEED)
-    asked = np.flatnonzero([item.role == "phrasing" for item in items])
-    starts = np.flatnonzero(np.diff(owners[asked])) + 1  # items stand entry by entry
-    groups = [own for own in np.split(asked, starts) if len(own) > 1]
-    chosen = [chooser.permutation(own)[:MAX_PER_ENTRY] for own in groups]
-    flat = np.concatenate(chosen) if chosen else np.array([], dtype=np.int64)
-    return np.sort(chooser.permutation(flat)[:MAX_IN_SCOPE])
-
-
-def _weighted(in_scope: list[_Scored], near: list[_Scored], far: list[_Scored], share: float) -> Samples:
-    groups = [g for g in (near, far) if g]
-    weights = [np.full(len(in_scope), (1 - share) / len(in_scope))]
-    weights += [np.full(len(g), share / len(groups) / len(g)) for g in groups]
-    flat = [*in_scope, *near, *far]
-    weight = np.concatenate(weights)
-    return Samples(
-        score=np.array([s.score for s in flat]),
-        margin=np.array([s.margin for s in flat]),
-        option_score=np.array([s.option_score for s in flat]),
-        option_margin=np.array([s.option_margin for s in flat]),
-        right=np.array([s.right for s in flat]),
-        among=np.array([s.among for s in flat]),
-        in_scope=np.arange(len(flat)) < len(in_scope),
-        weight=weight / weight.sum(),
-    )
-
-
-def _fit(samples: Samples) -> Confidence:
-    from sklearn.linear_model import LogisticRegression
-
-    columns = {"score": samples.score, "margin": samples.margin}
-    if samples.right.all() or not samples.right.any():
-        # Nothing to separate: whatever the scores, the answer to "is it right" is the same.
-        return Confidence(bias=20.0 if samples.right.all() else -20.0, score=0.0, margin=0.0)
-    while columns:
-        features = np.column_stack(list(columns.values()))
-        model = LogisticRegression(C=1e4, max_iter=1000)
-        model.fit(features, samples.right, sample_weight=samples.weight * len(samples.weight))
-        weights = dict(zip(columns, map(float, model.coef_[0]), strict=True))
-        # A negative weight would let confidence fall when a score rises; without that feature it is fitted again.
-        worst = min(weights, key=lambda name: weights[name])
-        if weights[worst] >= 0:
-            bias = float(model.intercept_[0])
-            return Confidence(bias=bias, score=weights.get("score", 0.0), margin=weights.get("margin", 0.0))
-        del columns[worst]
-    # Neither tells right from wrong: every message is as likely to be right as any other.
-    share = float(np.clip(np.average(samples.right, weights=samples.weight), 1e-9, 1 - 1e-9))
-    return Confidence(bias=float(np.log(share / (1 - share))), score=0.0, margin=0.0)
-
-
-def _confidences(confidence: Confidence, score: Doubles, margin: Doubles) -> Doubles:
-    logits = confidence.bias + confidence.score * score + confidence.margin * margin
-    values: Doubles = 1.0 / (1.0 + np.exp(-logits))
-    return values
-
-
-def _answer_at(values: Doubles, samples: Samples, target: float) -> float:
-    """The lowest confidence at and above which precision is at least the target; above 1 if there is none.
-
-    Never where the answer is more likely wrong than right: in a FAQ of a few entries the easy messages would pay for
-    it, and precision would still hold.
-    """
-    order = np.argsort(-values, kind="stable")
-    weight = samples.weight[order]
-    precision = np.cumsum(weight * samples.right[order]) / np.cumsum(weight)
-    last_of_equals = np.append(np.diff(values[order]) != 0, True)  # a threshold takes all of equal confidence, or none
-    enough = np.flatnonzero((precision >= target) & last_of_equals & (values[order] >= LIKELY))
-    return float(values[order][enough[-1]]) if len(enough) else 1.01
-
-
-def _clarify_at(values: Doubles, samples: Samples, answer_at: float) -> float:
-    """The lowest confidence at which the right entry is more likely than not among the options."""
-    from sklearn.isotonic import IsotonicRegression
-
-    chance = IsotonicRegression(y_min=0, y_max=1, increasing=True)
-    likely = chance.fit_transform(values, samples.among, sample_weight=samples.weight) >= LIKELY
-    return min(float(values[likely].min()), answer_at) if likely.any() else answer_at
-
-
-def _share(part: Booleans, whole: Booleans, weight: Doubles) -> float:
+def share_of(part: Booleans, whole: Booleans, weight: Doubles) -> float:
+    """The weighted share of `whole` that is `part` too; 0 of nothing."""
     total = float(weight[whole].sum())
     return float(weight[whole & part].sum()) / total if total else 0.0

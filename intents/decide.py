@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import structs
 
 from intents.candidates import Candidate
 from intents.entries import Entry
@@ -44,17 +44,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     answer_at: float
     clarify_at: float
 
+    def is_monotone(self) -> bool:
+        """Whether a higher score can only strengthen a decision: no weight is negative, thresholds are in order."""
+        return min(self.confidence.score, self.confidence.margin) >= 0 and 0 <= self.clarify_at <= self.answer_at
 
-@dataclass(frozen=True, slots=True)
-class Option:
+
+class Option(msgspec.Struct, frozen=True):
     """A candidate with its calibrated confidence."""
 
     entry: int
     confidence: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to tell the visitor.
 
     Attributes:
@@ -105,7 +107,7 @@ def offerable(candidates: Sequence[Candidate], is_smalltalk: Callable[[int], boo
     if kept == list(candidates[: len(kept)]):
         return kept[:MAX_OPTIONS]
     rivals = [kept[1].score if len(kept) > 1 else 0.0] + [kept[0].score] * len(kept) if kept else []
-    return [Candidate(c.entry, c.score, c.score - rival) for c, rival in zip(kept[:MAX_OPTIONS], rivals, strict=False)]
+    return [structs.replace(c, margin=c.score - rival) for c, rival in zip(kept[:MAX_OPTIONS], rivals, strict=False)]
 
 
 def answered(top: Option, entries: Sequence[Entry], options: tuple[Option, ...]) -> Decision:

@@ -3,14 +3,17 @@
 See `docs/evaluation.md` for what each figure means.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import msgspec
+import numpy as np
 
 from export.runtime.bi_encoder import BiEncoder
-from intents.cascade import Outcome, resolve
+from intents.cascade import Confirmation, Given, Need, NeedScores, Outcome, resolve
+from intents.confirm import Score
 from intents.decide import MAX_OPTIONS
 from intents.index import FaqIndex
 from intents.labelled import Labelled
@@ -30,7 +33,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         clarified: share of in-scope messages that got options.
         clarify_hit: share of those whose entry was among the options.
         out_of_scope_recall: share of out-of-scope messages that got "no_match" or a hand-off.
-        search_agreement: share of all messages whose top entry was that of an exact scan.
+        search_agreement: share of all messages whose top entry, before confirmation, was that of an exact scan.
+        share_confirmed: share of all messages of which the cross-encoder read candidates.
+        confirmations: how many messages ended with each confirmation.
     """
 
     messages: int
@@ -45,6 +50,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     clarify_hit: float | None
     out_of_scope_recall: float | None
     search_agreement: float | None
+    share_confirmed: float | None
+    confirmations: dict[Confirmation, int]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One message, and what it retrieves: by the search that is judged, and by an exact scan for comparison."""
+
+    message: Labelled
+    found: Retrieved
+    exact: Retrieved
 
 
 @dataclass(frozen=True)
@@ -57,41 +73,67 @@ class Judged:
     agrees: bool | None
 
 
-def judge(
+def look_up(
     messages: Sequence[Labelled],
     index: FaqIndex,
     search: Search,
     encoder: BiEncoder,
-    today: date,
     progress: Callable[[int], None] | None = None,
-) -> list[Judged]:
-    """Run every message through the cascade, and its vector through an exact scan for comparison."""
+) -> list[Looked]:
+    """Encode messages and search for them."""
     vectors = encoder.encode([m.text for m in messages], progress=progress)
     found, exact = search.retrieve(vectors), index.search("exact").retrieve(vectors)
-    return [_judge(*each, index, today) for each in zip(messages, found, exact, strict=True)]
+    return [Looked(*each) for each in zip(messages, found, exact, strict=True)]
 
 
-def _judge(message: Labelled, found: Retrieved, exact: Retrieved, index: FaqIndex, today: date) -> Judged:
-    outcome = _drive(message.text, found, index, today)
+def judge(looked: Sequence[Looked], index: FaqIndex, today: date, score: Score | None = None) -> list[Judged]:
+    """Run every message through the cascade.
+
+    Args:
+        looked: the messages.
+        index: what they are put to.
+        today: entries that are not valid on this day are left out.
+        score: reads pairs; it is asked once, for all messages that need it. None confirms nothing.
+    """
+    outcomes: dict[int, Outcome] = {}
+    waiting: dict[int, tuple[NeedScores, Generator[Need, Given, Outcome]]] = {}
+    for place, one in enumerate(looked):
+        steps = resolve(one.message.text, index, today, confirm=score is not None)
+        try:
+            next(steps)
+            need = steps.send(one.found)
+        except StopIteration as stop:
+            outcomes[place] = stop.value
+        else:
+            assert isinstance(need, NeedScores)  # noqa: S101 for the type checker: nothing else is left to need
+            waiting[place] = need, steps
+    pairs = [(need.message, text) for need, _ in waiting.values() for text in need.candidates]
+    logits = score(pairs) if score is not None and pairs else np.empty(0, dtype=np.float32)
+    for place, (need, steps) in waiting.items():
+        own, logits = np.split(logits, [len(need.candidates)])
+        outcomes[place] = _last(steps, own)
+    return [_judged(one, outcomes[place], index, today) for place, one in enumerate(looked)]
+
+
+def _last(steps: Generator[Need, Given, Outcome], given: Given) -> Outcome:
+    try:
+        need = steps.send(given)
+    except StopIteration as stop:
+        outcome: Outcome = stop.value
+        return outcome
+    raise AssertionError(f"the cascade wanted {need} on top")
+
+
+def _judged(looked: Looked, outcome: Outcome, index: FaqIndex, today: date) -> Judged:
     ranked = [c.entry for c in outcome.candidates]
     agrees = None
     if outcome.decision.entry is not None and not ranked:  # it equals a phrasing, and nothing was searched
         ranked = [outcome.decision.entry]
     else:
-        best = index.scorer.candidates(exact, index.allowed_on(today))
-        agrees = [c.entry for c in best[:1]] == ranked[:1]
-    return Judged(message, outcome, tuple(index.faq.entries[entry].id for entry in ranked), agrees)
-
-
-def _drive(text: str, found: Retrieved, index: FaqIndex, today: date) -> Outcome:
-    steps = resolve(text, index, today)
-    try:
-        next(steps)
-        steps.send(found)
-    except StopIteration as stop:
-        outcome: Outcome = stop.value
-        return outcome
-    raise AssertionError("the cascade wanted more than what its message retrieves")
+        allowed = index.allowed_on(today)
+        found, exact = (index.scorer.candidates(one, allowed) for one in (looked.found, looked.exact))
+        agrees = [c.entry for c in found[:1]] == [c.entry for c in exact[:1]]
+    return Judged(looked.message, outcome, tuple(index.faq.entries[entry].id for entry in ranked), agrees)
 
 
 def summarise(judged: Sequence[Judged], index: FaqIndex) -> Report:
@@ -123,6 +165,8 @@ def summarise(judged: Sequence[Judged], index: FaqIndex) -> Report:
         clarify_hit=_share(len(hits), len(clarified)),
         out_of_scope_recall=_share(len(silent), len(others)),
         search_agreement=_share(sum(bool(j.agrees) for j in compared), len(compared)),
+        share_confirmed=_share(sum(j.outcome.scored > 0 for j in judged), len(judged)),
+        confirmations=dict(Counter(j.outcome.confirmation for j in judged).most_common()),
     )
 
 

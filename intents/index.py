@@ -21,14 +21,16 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from export.sealed import Sealed, read_manifest, verify_files
-from intents.candidates import EntryScorer, Mask
+from intents.candidates import Candidate, EntryScorer, Mask
+from intents.confirm import Confirmer
 from intents.decide import Policy
 from intents.entries import Entry, Faq, texts_of
 from intents.errors import FaqIndexError
+from intents.items import answer_of, rendered, ways_to_ask
 from intents.normalise import normalise
-from intents.search import AnnoySearch, ExactSearch, Floats, Search, SearchMode
+from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Search, SearchMode
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 FAQ = "faq.json"
 VECTORS = "vectors.npy"
@@ -59,10 +61,28 @@ class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     microseconds: float
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the thresholds were computed from, and what they are expected to give.
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy is expected to give.
 
     Shares are of messages at the expected share of out-of-scope ones.
+
+    Attributes:
+        precision: share of answered messages whose entry is right; None where none is answered.
+        answered: share of in-scope messages that are answered.
+        clarified: share of in-scope messages that get options.
+        refused: share of out-of-scope messages that get "no_match".
+        calibration_error: over 15 bins of equal mass.
+    """
+
+    precision: float | None
+    answered: float
+    clarified: float
+    refused: float
+    calibration_error: float
+
+
+class Calibration(Expected, frozen=True, kw_only=True):
+    """What the thresholds were computed from, and what they are expected to give.
 
     Attributes:
         target_precision: what was asked for.
@@ -70,11 +90,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         in_scope, near, far: how many held-out phrasings, phrasings of left-out entries, and shipped out-of-scope
             messages were scored.
         set_aside: shipped out-of-scope messages that this FAQ seems to answer, and that were not used.
-        precision: expected share of answered messages whose entry is right; None where none is answered.
-        answered: expected share of in-scope messages that are answered.
-        clarified: expected share of in-scope messages that get options.
-        refused: expected share of out-of-scope messages that get "no_match".
-        calibration_error: over 15 bins of equal mass.
         notes: what was assumed because the FAQ could not tell.
     """
 
@@ -84,11 +99,22 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     near: int
     far: int
     set_aside: int
-    precision: float | None
-    answered: float
-    clarified: float
-    refused: float
-    calibration_error: float
+    notes: tuple[str, ...] = ()
+
+
+class Confirmed(Expected, frozen=True, kw_only=True):
+    """What the confirmer was fitted on, and what the cascade is expected to give with it.
+
+    Attributes:
+        messages: how many of the calibration's messages the cross-encoder read.
+        pairs: with how many candidates, all of them together.
+        share_confirmed: expected share of messages that are confirmed.
+        notes: what an operator should know about this cross-encoder.
+    """
+
+    messages: int
+    pairs: int
+    share_confirmed: float
     notes: tuple[str, ...] = ()
 
 
@@ -109,6 +135,8 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
         centroid_weight: what an entry's centroid counts beside its nearest item.
         policy: how it decides.
         calibration: where the policy comes from.
+        confirmer: how it confirms; None where it was built without a cross-encoder.
+        confirmed: where the confirmer comes from; None where there is none.
         built_with: versions of the packages that built it.
     """
 
@@ -126,6 +154,8 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
     centroid_weight: float
     policy: Policy
     calibration: Calibration
+    confirmer: Confirmer | None
+    confirmed: Confirmed | None
     built_with: dict[str, str]
 
 
@@ -147,12 +177,19 @@ class FaqIndex:
     _annoy: Any
     _phrasings: dict[str, int]
     _ids: dict[str, int]
+    _firsts: Positions  # (entries,) where each one's items begin
     _days: dict[date, Mask | None] = field(default_factory=dict)  # the last day that was asked for, and its mask
+    _shown: dict[int, tuple[tuple[str, ...], str | None]] = field(default_factory=dict)  # phrasings, and plain answer
 
     @property
     def policy(self) -> Policy:
         """How it decides."""
         return self.manifest.policy
+
+    @property
+    def confirmer(self) -> Confirmer | None:
+        """How it confirms; None where it was built without a cross-encoder."""
+        return self.manifest.confirmer
 
     def entry_by_id(self, entry_id: str) -> Entry | None:
         """The entry with this id."""
@@ -171,6 +208,24 @@ class FaqIndex:
             self._days.clear()
             self._days[today] = None if valid.all() else valid
         return self._days[today]
+
+    def phrasing_of(self, item: int) -> str | None:
+        """The text of the item at this position; None where that is a question joined with its answer."""
+        entry = int(self.scorer.owners[item])
+        (ways, _), place = self._shown_of(entry), item - int(self._firsts[entry])
+        return ways[place] if place < len(ways) else None
+
+    def rendered(self, candidate: Candidate) -> str:
+        """A candidate as text for the cross-encoder."""
+        _, answer = self._shown_of(candidate.entry)
+        return rendered(self.faq.entries[candidate.entry], self.phrasing_of(candidate.item), answer)
+
+    def _shown_of(self, position: int) -> tuple[tuple[str, ...], str | None]:
+        # Reading an answer's Markdown takes a while: it is done when an entry is first needed, and kept.
+        if position not in self._shown:
+            entry = self.faq.entries[position]
+            self._shown[position] = ways_to_ask(entry), answer_of(entry)
+        return self._shown[position]
 
     def search(self, mode: SearchMode) -> Search:
         """How its items are searched: with Annoy's trees, or by an exact scan."""
@@ -228,23 +283,25 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         annoy.load(str(folder / ANNOY))
     except (OSError, EOFError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
         raise FaqIndexError(f"{folder} cannot be read ({exc}); {remedy(root)}") from exc
-    policy = manifest.policy
     items, entries, dimension = manifest.items, len(faq.entries), manifest.dimension
     consistent = (
         vectors.shape == (items, dimension)
         and annoy.get_n_items() == items > 0
         and owners.shape == (items,)
         and centroids.shape == (entries, dimension)
-        and 0 <= owners.min() <= owners.max() < entries
+        and bool(np.all(np.diff(owners) >= 0))
+        and 0 <= owners[0] <= owners[-1] < entries
         and min(manifest.plan.neighbours, manifest.plan.search_k) > 0
-        and min(manifest.centroid_weight, policy.confidence.score, policy.confidence.margin, policy.clarify_at) >= 0
-        and policy.clarify_at <= policy.answer_at
+        and manifest.centroid_weight >= 0
+        and manifest.policy.is_monotone()
+        and (manifest.confirmer is None or manifest.confirmer.is_monotone())
     )
     if not consistent:
         raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")
     scorer = EntryScorer(owners, centroids, manifest.centroid_weight)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
-    return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids)
+    firsts = np.searchsorted(owners, np.arange(entries))
+    return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids, firsts)
 
 
 def phrasings_of(faq: Faq) -> dict[str, int]:

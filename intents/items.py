@@ -7,6 +7,7 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from export.runtime.render import render
 from intents.entries import Entry, texts_of
 
 Role = Literal["phrasing", "answer"]
@@ -36,15 +37,39 @@ def items_of(entries: Sequence[Entry]) -> list[Item]:
 
 
 def _items(position: int, entry: Entry) -> Iterator[Item]:
-    seen = set()
-    for _, text in texts_of(entry):
-        if text not in seen:
-            seen.add(text)
-            yield Item(position, text, "phrasing")
-    # Small talk and hand-off answers speak of everything the bot can do, and would attract what they only mention. An
-    # answer that is no more than the id (intent data sets have none) has no words to search by.
-    if entry.kind == "faq" and entry.answer != entry.id:
-        yield Item(position, f"{entry.question}\n{plain_text(entry.answer)}", "answer")
+    for text in ways_to_ask(entry):
+        yield Item(position, text, "phrasing")
+    answer = answer_of(entry)
+    if answer is not None:
+        yield Item(position, f"{entry.question}\n{answer}", "answer")
+
+
+def ways_to_ask(entry: Entry) -> tuple[str, ...]:
+    """The distinct texts of an entry's phrasings, its question first: its items stand in this order."""
+    return tuple(dict.fromkeys(text for _, text in texts_of(entry)))
+
+
+def answer_of(entry: Entry) -> str | None:
+    """The answer as plain text, or None where its words do not say what the entry is about.
+
+    Small talk and hand-off answers speak of everything the bot can do, and would attract what they only mention. An
+    answer that is no more than the id (intent data sets have none) has no words to go by.
+    """
+    return plain_text(entry.answer) if entry.kind == "faq" and entry.answer != entry.id else None
+
+
+def rendered(entry: Entry, phrasing: str | None, answer: str | None, *, without: str | None = None) -> str:
+    """An entry as text for the cross-encoder.
+
+    Args:
+        entry: the entry.
+        phrasing: its phrasing that is most like the message, or None.
+        answer: see `answer_of`.
+        without: a phrasing to leave out as if the entry did not have it, also where that is the question.
+    """
+    shown = [text for text in dict.fromkeys((entry.question, phrasing)) if text is not None and text != without]
+    question, best = (*shown, "", "")[:2]
+    return render(question, best, answer or "")
 
 
 def plain_text(markdown: str) -> str:

@@ -1,37 +1,31 @@
 """The server, put together: listens, answers, drains, stops."""
 
 import asyncio
-import errno
-import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import Server as WebsocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import NegotiationError
 from websockets.typing import Subprotocol
 
-from export.runtime.tokens import Tokens
-from server.batching import MicroBatcher
 from server.connection import Connection
-from server.engine import Engine, Searched
+from server.engine import Engine
 from server.errors import ListenError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
+from server.listening import listen_error
 from server.messages import SUBPROTOCOL, Limits
-from server.pipeline import Pipeline
+from server.metrics_page import MetricsPage
+from server.serving import Serving, local_date
 from server.settings import Settings
+from server.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
-
-
-def local_date() -> date:
-    """The day where the server runs, by which entries are valid or not."""
-    return datetime.now().astimezone().date()
 
 
 # How long a client may take to answer the goodbye of a stopping server.
@@ -54,15 +48,10 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = local_date) -> None:
         self._engine = engine
         self._settings = settings
-        self._batcher = MicroBatcher[Tokens, Searched](
-            engine.retrieve,
-            length=len,
-            lanes=engine.encoder.sessions,
-            max_queue=settings.max_queue,
-            max_batch=settings.max_batch,
-            max_tokens=settings.max_batch_tokens,
-        )
-        self._pipeline = Pipeline(engine, self._batcher, today)
+        self._today = today
+        self._metrics = Metrics(CollectorRegistry())
+        self._page: MetricsPage | None = None
+        self._serving: Serving | None = None
         self._limits = Limits(
             max_text=settings.max_text,
             max_frame=settings.max_frame,
@@ -89,6 +78,17 @@ class Server:
         host, port, *_ = next(iter(self._listener.sockets)).getsockname()
         return url_of(host, port)
 
+    @property
+    def metrics_url(self) -> str | None:
+        """The address of the metrics page, or None where there is none."""
+        return None if self._page is None else self._page.url
+
+    @property
+    def _running(self) -> Serving:
+        if self._serving is None:
+            raise RuntimeError("the server has not been started")
+        return self._serving
+
     async def start(self) -> None:
         """Begin to listen.
 
@@ -103,6 +103,10 @@ class Server:
             _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
             self._max_connections = room
         asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
+        if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
+            self._page = MetricsPage(self._metrics, settings.metrics_host, settings.metrics_port)
+            await self._page.start()
+        self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
         gate = Gate(
             allowed_origins=settings.allowed_origins,
             loopback=is_loopback(settings.host),
@@ -122,17 +126,12 @@ class Server:
                 max_size=settings.max_frame,
                 server_header=None,
             )
-        except (socket.gaierror, UnicodeError) as exc:  # a name that does not exist, or cannot be one
-            raise ListenError(f"host {settings.host!r} is not an address of this machine ({exc})") from exc
-        except OSError as exc:
-            if exc.errno == errno.EADDRNOTAVAIL:
-                raise ListenError(f"host {settings.host!r} is not an address of this machine") from exc
-            reason = os.strerror(exc.errno) if exc.errno else exc  # asyncio's own text repeats the address
-            raise ListenError(
-                f"{settings.host}:{settings.port} cannot be listened on ({reason}); "
-                "stop what uses it, or choose another --port (0 picks a free one)"
+        except (OSError, UnicodeError) as exc:
+            await self._stop_serving()
+            raise listen_error(
+                exc, "host", settings.host, settings.port, "another --port (0 picks a free one)"
             ) from exc
-        encoder = self._engine.encoder
+        encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
         _log.info(
             "listening",
             url=self.url,
@@ -140,11 +139,21 @@ class Server:
             variant=encoder.variant,
             provider=encoder.device.provider,
             sessions=encoder.sessions,
+            cross_encoder=None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
             index=self._engine.index.manifest.version,
             entries=self._engine.index.manifest.entries,
+            metrics=self.metrics_url,
         )
+        self._metrics.index_in_use.switch(self._engine.index.manifest.version)
+        for model in (encoder, cross_encoder):
+            if model is not None:
+                self._metrics.models[model.kind].in_use.switch(model.device.provider, model.variant)
+        if cross_encoder is None and self._engine.index.confirmer is not None:
+            _log.warning("the index was built with a cross-encoder and none is set: nothing is confirmed")
+            self._metrics.degradations["confirmer_unfit"].set(1)
         if encoder.device.degraded:
             _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
+            self._metrics.degradations["gpu_unused"].set(1)
 
     async def stop(self) -> bool:
         """Finish what is in flight, for as long as `drain_seconds`; then close every connection with 1001.
@@ -167,8 +176,14 @@ class Server:
             _log.warning("clients that do not answer the goodbye are cut off", connections=len(self._connections))
             for connection in list(self._connections):
                 connection.abort()
-        ended = await self._batcher.close()
+        ended = await self._stop_serving()
         _log.info("stopped")
+        return ended
+
+    async def _stop_serving(self) -> bool:
+        pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
+        ended = True if self._serving is None else await self._serving.close()
+        await asyncio.gather(*pages)
         return ended
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> bool:
@@ -208,14 +223,17 @@ class Server:
 
     def _full(self) -> str | None:
         if self._draining:
+            self._metrics.refusals["stopping"].inc()
             return "The server is about to stop."
         if len(self._connections) >= self._max_connections:
+            self._metrics.refusals["connections"].inc()
             return "The server has as many connections as it takes."
         return None
 
     async def _serve_connection(self, websocket: ServerConnection) -> None:
-        connection = Connection(websocket, self._pipeline, self._limits, lambda: self._draining)
+        connection = Connection(websocket, self._running.pipeline, self._limits, lambda: self._draining, self._metrics)
         self._connections.add(connection)
+        self._metrics.connections.inc()
         try:
             await connection.serve()
         except Exception:  # noqa: BLE001 one client's fault must not be another's
@@ -223,13 +241,14 @@ class Server:
             await websocket.close(1011, "internal error")
         finally:
             self._connections.discard(connection)
+            self._metrics.connections.dec()
 
     def _health(self) -> dict[str, object]:
-        stalled = self._batcher.longest_run() > STALLED_SECONDS
+        stalled = self._running.lanes.longest_run() > STALLED_SECONDS
         return {"problem": f"a batch has been running for over {STALLED_SECONDS:.0f} s" if stalled else None}
 
     def _readiness(self) -> dict[str, object]:
-        encoder = self._engine.encoder
+        encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
         problem = "draining" if self._draining else self._health()["problem"]
         return {
             "problem": problem,
@@ -237,6 +256,7 @@ class Server:
             "model": encoder.bundle.manifest.source.model,
             "variant": encoder.variant,
             "provider": encoder.device.provider,
+            "cross_encoder": None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
             "degraded": encoder.device.degraded,
         }
 

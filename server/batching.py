@@ -1,238 +1,509 @@
 """The micro-batcher: requests that arrive one by one leave for the device together.
 
-There is no timer. A batch leaves the moment a lane (one thread that owns one session) is free, and holds what has
-arrived by then; on an idle server that is a single request, at once. While the lanes are busy requests wait, and the
-next batch grows by itself. The request with the earliest deadline leads a batch, and those nearest to it in length
-fill it up: padding is work for nothing, and arrival order would cost more than half of the throughput.
+There is no timer. A batch leaves the moment a lane is free, and holds what has arrived by then; on an idle server that
+is a single request, at once. While the lanes are busy requests wait, and the next batch grows by itself. The request
+with the earliest deadline leads a batch. Those whose slack is running out come next, then those nearest to the leader
+in length: padding is work for nothing, and arrival order would cost more than half of the throughput.
 
-All state belongs to the event loop; lanes are given a list and give one back. Invariants:
+Equal items in flight are one computation with several requests. A computation is waiting while it is in `_waiting`, and
+whoever takes it out decides what becomes of it: a lane that runs it, or the event loop when its last request has left.
+Taking a key out of a dict is atomic, so neither needs a lock. All else belongs to the event loop. Invariants:
 
-- `len(self._waiting)` never exceeds `max_queue`; what comes on top is refused with `Overloaded`.
-- Every accepted request ends exactly once: with its result, `DeadlineExceeded`, `Internal`, `ShuttingDown`, or its
-  waiter's cancellation.
-- A request whose deadline has passed, or whose waiter has left, never reaches the device; deadlines are kept by the
-  event loop's clock and do not wait for the batch that is running.
+- no more than `bounds.queue` computations wait; what comes on top is refused with `Overloaded`, and so is at once what
+  cannot be done by its deadline, or would make another one miss its own.
+- Every accepted request ends exactly once: with its results, `DeadlineExceeded`, `Internal`, `ShuttingDown`, or its
+  withdrawal, which is no other request's.
+- What is past its deadline, or whose requests have all left, never reaches the device; deadlines are kept by the event
+  loop's clock and do not wait for the batch that is running.
 - An exception on a lane ends the requests of its own batch and nothing else.
-- `close` returns when no lane is running and no request is waiting, or after its patience with a lane that hangs.
-
-Not handled here: what a request costs and whether it can be answered in time; equal requests that could share one
-computation; caching.
+- After `close` nothing waits, and nothing more leaves.
 """
 
 import asyncio
 import heapq
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from server.errors import DeadlineExceeded, Internal, Overloaded, ShuttingDown
-
-# How many seconds a closing batcher lets a batch run on; a longer one hangs.
-PATIENCE = 10.0
+from server.budget import CostModel, Estimate, milliseconds
+from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
+from server.telemetry import DropCause, ModelMetrics
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _log = structlog.get_logger(__name__)
 
+# The share of the time left that admission keeps free. A server that promises all of it has no slack to group by
+# length with: every batch is led by somebody in a hurry, batches shrink, and it can do less than it promised.
+RESERVE = 0.2
+# Who has less slack than this many batches is in a hurry.
+HURRY = 1.5
+# A batch whose rows cost at most this much more each than in the best one is taken, if it is smaller: it ends earlier.
+GOOD_ENOUGH = 1.05
+
+
+class Waker(Protocol):
+    """What a micro-batcher needs of the lanes that serve it."""
+
+    @property
+    def count(self) -> int:
+        """How many batches may run at the same time."""
+        ...
+
+    @property
+    def wait(self) -> float:
+        """Seconds until a lane would get to what comes now and is less urgent than all that waits."""
+        ...
+
+    def wake(self, batches: int) -> None:
+        """Tell idle lanes that something waits."""
+        ...
+
+
+@dataclass(slots=True)
+class Done(Generic[R]):
+    """What a request came to.
+
+    Attributes:
+        results: one for each of its items.
+        queued: seconds until the last of them left for the device.
+        ran: seconds from then until all had been run.
+    """
+
+    results: list[R]
+    queued: float
+    ran: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a micro-batcher keeps within.
+
+    Attributes:
+        queue: how many computations may wait.
+        rows: how many a batch may hold.
+        tokens: how many tokens a batch may hold, padding included; a single longer one still goes, alone.
+        seconds: how long a batch may be expected to take, so that what comes next does not wait long; likewise.
+    """
+
+    queue: int
+    rows: int
+    tokens: int
+    seconds: float
+
+
+class Work(Generic[T, R]):
+    """One computation: an item, and the requests that wait for it.
+
+    Attributes:
+        arrived: when it began to wait.
+        deadline: the earliest of its requests'.
+        left, ended: when its batch left for the device and when that ended, once it has.
+    """
+
+    __slots__ = ("arrived", "deadline", "ended", "item", "key", "left", "length", "requests", "result")
+
+    def __init__(self, item: T, key: Hashable, length: int, arrived: float) -> None:
+        self.item = item
+        self.key = key
+        self.length = length
+        self.arrived = arrived
+        self.deadline = math.inf
+        self.requests: list[Request[T, R]] = []
+        self.left = 0.0
+        self.ended = 0.0
+        self.result: R
+
 
 class Request(Generic[T, R]):
-    """One item on its way: `started` is when its batch left, None before that."""
+    """Somebody who waits for one or several computations.
 
-    __slots__ = ("deadline", "future", "item", "length", "started")
+    Attributes:
+        works: what is waited for, one for each item; equal items share theirs.
+        arrived, deadline: on the event loop's clock.
+        future: ends when all of them have, or one has failed, or the deadline has passed.
+        missing: how many have not ended.
+        timer: ends the request at its deadline.
+    """
 
-    def __init__(self, item: T, length: int, deadline: float, future: "asyncio.Future[R]") -> None:
-        self.item = item
-        self.length = length
+    __slots__ = ("arrived", "deadline", "future", "missing", "timer", "works")
+
+    def __init__(
+        self, works: list[Work[T, R]], arrived: float, deadline: float, future: "asyncio.Future[None]"
+    ) -> None:
+        self.works = works
+        self.arrived = arrived
         self.deadline = deadline
         self.future = future
-        self.started: float | None = None
+        self.missing = len(set(works))
+        self.timer: asyncio.TimerHandle
+
+    @property
+    def left(self) -> float:
+        """When the last of what it waits for left for the device; 0 where some has not."""
+        return max(work.left for work in self.works) if all(work.left for work in self.works) else 0.0
+
+    @property
+    def ended(self) -> float:
+        """When the device had done all of it."""
+        return max(work.ended for work in self.works)
 
 
-def choose(waiting: Sequence[Request[T, R]], *, max_batch: int, max_tokens: int) -> list[Request[T, R]]:
-    """The next batch: led by the earliest deadline, filled with those nearest in length.
+@dataclass(slots=True)
+class Batch(Generic[T, R]):
+    """What leaves together.
+
+    Attributes:
+        works: what it computes.
+        tokens: length of the longest; the others are padded to it.
+        seconds: how long it was expected to take.
+        left, ended: when it left and when it ended, on the event loop's clock.
+    """
+
+    source: "MicroBatcher[T, R]"
+    works: list[Work[T, R]]
+    tokens: int
+    seconds: float
+    left: float
+    ended: float = 0.0
+
+    def run(self, lane: int) -> Callable[[], None]:
+        """See `server.lanes.Batch`."""
+        return self.source.run(self, lane)
+
+
+def choose(waiting: Sequence[Work[T, R]], cost: CostModel, now: float, bounds: Bounds) -> list[Work[T, R]]:
+    """The next batch: led by the earliest deadline, filled with who is in a hurry, then with those nearest in length.
 
     Args:
         waiting: what there is to choose from, at least one.
-        max_batch: the most requests.
-        max_tokens: the most tokens, padding included; a single longer request still goes, alone.
+        cost: what batches take.
+        now: the time, on the clock of the deadlines.
+        bounds: of the batch. Where the leader has less time than a batch may take, it takes no more than that.
     """
-    leader = min(waiting, key=lambda r: r.deadline)
-    nearest = heapq.nsmallest(max_batch, waiting, key=lambda r: (abs(r.length - leader.length), r.deadline))
+    if len(waiting) == 1:
+        return list(waiting)
+    leader = min(waiting, key=lambda work: work.deadline)
+    hurry = now + HURRY * bounds.seconds
+    seconds = min(bounds.seconds, leader.deadline - now)
+
+    def rank(work: Work[T, R]) -> tuple[bool, float, float]:
+        if work.deadline < hurry:
+            return False, work.deadline, 0.0
+        return True, abs(work.length - leader.length), work.deadline
+
     batch, longest = [leader], leader.length
-    for request in nearest:
-        if request is leader:
+    costs = [cost.mean(1, longest)]
+    hurried = 1
+    for work in heapq.nsmallest(bounds.rows, waiting, key=rank):
+        if work is leader:
             continue
-        longest_then = max(longest, request.length)
-        if len(batch) == max_batch or longest_then * (len(batch) + 1) > max_tokens:
+        rows, tokens = len(batch) + 1, max(longest, work.length)
+        if rows > bounds.rows:
             break
-        batch.append(request)
-        longest = longest_then
-    return batch
+        expected = cost.mean(rows, tokens)
+        if rows * tokens > bounds.tokens or expected > seconds:
+            continue  # a shorter one may still fit
+        batch.append(work)
+        costs.append(expected / rows)
+        longest = tokens
+        if work.deadline < hurry:
+            hurried = rows
+    # No more than pays: from some size on rows cost the same each, and those that are less alike cost more.
+    enough = min(costs) * GOOD_ENOUGH
+    return batch[: max(hurried, next(rows for rows, each in enumerate(costs, 1) if each <= enough))]
 
 
 class MicroBatcher(Generic[T, R]):
-    """Batches requests for a function that takes many at a time.
+    """Batches requests for a function that takes many items at a time.
 
     Args:
         run: called in a lane's thread with the items and the lane's number; gives one result for each.
+        lanes: what runs the batches.
+        cost: what batches take; is taught here.
         length: tokens of an item.
-        lanes: how many batches may run at the same time.
-        max_queue: how many requests may wait.
-        max_batch: how many a batch may hold.
-        max_tokens: how many tokens a batch may hold, padding included.
+        key: items of equal key have equal results.
+        clock: seconds, monotonic; the event loop's.
+        bounds: what it keeps within.
+        metrics: told what happens; on the event loop alone.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[T], int], Sequence[R]],
+        lanes: Waker,
+        cost: CostModel,
         *,
         length: Callable[[T], int],
-        lanes: int,
-        max_queue: int,
-        max_batch: int,
-        max_tokens: int,
+        key: Callable[[T], Hashable],
+        clock: Callable[[], float],
+        bounds: Bounds,
+        metrics: ModelMetrics,
     ) -> None:
+        self.cost = cost
         self._run = run
+        self._lanes = lanes
         self._length = length
-        self._max_queue = max_queue
-        self._max_batch = max_batch
-        self._max_tokens = max_tokens
-        self._waiting: list[Request[T, R]] = []
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"lane-{lane}") for lane in range(lanes)]
-        self._idle = list(range(lanes))
-        self._running: dict[int, float] = {}
-        self._batch_seconds = 0.0
+        self._key = key
+        self._clock = clock
+        self._bounds = bounds
+        self._metrics = metrics
+        self._in_flight: dict[Hashable, Work[T, R]] = {}
+        self._waiting: dict[Hashable, Work[T, R]] = {}
+        # Seconds of a batch, and of a computation in it.
+        self._batch, self._each = Estimate(), Estimate()
+        self._latest = -math.inf
         self._closing = False
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
-    async def submit(self, item: T, deadline: float) -> tuple[R, float]:
-        """Wait for an item's result.
+    def enqueue(self, items: Sequence[T], deadline: float) -> Request[T, R]:
+        """Accept a request for the results of one or more items, all of them or none.
 
-        Cancelling is safe: the item is dropped, and never reaches the device if it has not left yet.
+        Whoever enqueues has to `wait` or to `withdraw`; to withdraw what has ended does nothing.
 
         Args:
-            item: what to run.
-            deadline: on the event loop's clock (`loop.time()`), in seconds.
-
-        Returns:
-            The result, and when its batch left, on the same clock.
+            items: what to run.
+            deadline: on the clock, in seconds.
 
         Raises:
-            Overloaded: the queue is full.
-            DeadlineExceeded: the deadline passed first.
-            Internal: the batch failed.
+            Overloaded: the queue is full, or they cannot be done in time.
+            DeadlineExceeded: the deadline has passed.
             ShuttingDown: the batcher was closed.
         """
         if self._closing:
-            raise ShuttingDown("the server is about to stop; connect again")
-        if len(self._waiting) >= self._max_queue:
-            raise Overloaded(f"{self._max_queue} requests are waiting already", retry_after_ms=self._drain_ms())
+            raise _shutting_down()
+        now = self._clock()
+        if deadline <= now:
+            raise DeadlineExceeded("the budget was spent before the message was looked at")
+        works, new = self._find(items, now)
+        if new:
+            self._admit(new, deadline, now)
         loop = asyncio.get_running_loop()
-        request: Request[T, R] = Request(item, self._length(item), deadline, loop.create_future())
-        self._waiting.append(request)
-        # A deadline is kept by this timer alone; what it ends is swept out when the next batch is chosen.
-        timer = loop.call_at(deadline, self._expire, request)
+        request: Request[T, R] = Request(works, now, deadline, loop.create_future())
+        for work in set(works):
+            work.requests.append(request)
+            work.deadline = min(work.deadline, deadline)
+        self._latest = max(self._latest, deadline) if self._waiting else deadline
+        for work in new:
+            self._in_flight[work.key] = self._waiting[work.key] = work
+        # A deadline is kept by this timer alone.
+        request.timer = loop.call_at(deadline, self._expire, request)
+        if new:
+            self._metrics.queue_length.set(len(self._waiting))
+            self._lanes.wake(len(new))
+        return request
+
+    async def wait(self, request: Request[T, R]) -> Done[R]:
+        """Wait for a request's end; cancelling withdraws it.
+
+        Raises:
+            DeadlineExceeded: the deadline passed first.
+            Internal: a batch failed.
+            ShuttingDown: the batcher was closed.
+        """
         try:
-            self._dispatch()
-            result = await request.future
+            await request.future
         finally:
-            timer.cancel()
-            if request.started is None and request in self._waiting:
-                self._waiting.remove(request)
-        return result, request.started if request.started is not None else deadline
+            self.withdraw(request)
+        left = max(request.arrived, request.left)  # what it shares may have left, and ended, before it came
+        ran = max(0.0, request.ended - left)
+        return Done([work.result for work in request.works], left - request.arrived, ran)
+
+    def withdraw(self, request: Request[T, R]) -> None:
+        """End a request that nobody waits for any more; what no other one needs never reaches the device."""
+        request.timer.cancel()
+        if not request.future.done():
+            request.future.cancel()
+        elif not request.future.cancelled():
+            request.future.exception()  # has been seen now
+        self._drop(request, "cancelled")
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a lane."""
+        """How many computations wait for a lane."""
         return len(self._waiting)
 
-    def longest_run(self) -> float:
-        """For how many seconds the longest-running batch has been running; 0 when none is."""
-        now = asyncio.get_running_loop().time()
-        return max((now - started for started in self._running.values()), default=0.0)
+    @property
+    def urgency(self) -> float | None:
+        """See `server.lanes.Source`."""
+        if not self._waiting:
+            return None
+        return min((work.deadline for work in list(self._waiting.values())), default=None)
 
-    async def close(self, patience: float = PATIENCE) -> bool:
-        """Refuse what waits, let what runs end, and stop the lanes.
+    @property
+    def load(self) -> float:
+        """See `server.lanes.Source`."""
+        return self._seconds(len(self._waiting))
 
-        Args:
-            patience: how many seconds what runs may still take.
+    def take(self, lanes: int) -> Batch[T, R] | None:
+        """See `server.lanes.Source`."""
+        now = self._clock()
+        waiting = [work for work in list(self._waiting.values()) if work.deadline > now]
+        if not waiting:
+            return None
+        share = -(-len(waiting) // max(1, lanes))  # lanes that are free together share what there is
+        bounds = replace(self._bounds, rows=min(self._bounds.rows, share))
+        chosen = choose(waiting, self.cost, now, bounds)
+        # What was withdrawn just now may have made way for an equal one.
+        works = [found for work in chosen if (found := self._waiting.pop(work.key, None)) is not None]
+        if not works:  # all of them were withdrawn just now
+            return None
+        for work in works:
+            work.left = now
+        tokens = max(work.length for work in works)
+        return Batch(self, works, tokens, self.cost.mean(len(works), tokens), now)
 
-        Returns:
-            False if a lane was still running by then: its thread cannot be ended.
-        """
-        self._closing = True
-        for request in self._waiting:
-            if not request.future.done():
-                request.future.set_exception(ShuttingDown("the server is about to stop; connect again"))
-        self._waiting.clear()
+    def run(self, batch: Batch[T, R], lane: int) -> Callable[[], None]:
+        """See `server.lanes.Batch`."""
+        problem: BaseException | None = None
+        results: Sequence[R] = ()
         try:
-            async with asyncio.timeout(patience):
-                await self._quiet.wait()
-        except TimeoutError:
-            _log.critical("a batch does not end", lanes=sorted(self._running), seconds=round(self.longest_run(), 1))
-        for thread in self._threads:
-            thread.shutdown(wait=False)
-        return self._quiet.is_set()
+            results = self._run([work.item for work in batch.works], lane)
+            if len(results) != len(batch.works):
+                raise RuntimeError(f"{len(results)} results for {len(batch.works)} requests")  # noqa: TRY301 as any other
+        except BaseException as exc:  # noqa: BLE001 whatever it is must not end the lane
+            problem = exc
+        batch.ended = self._clock()
+        return partial(self._finish, batch, results, problem)
+
+    def close(self) -> None:
+        """Refuse what waits and what comes."""
+        self._closing = True
+        for key in list(self._waiting):
+            work = self._waiting.pop(key, None)
+            if work is None:  # it has just left
+                continue
+            del self._in_flight[key]
+            self._metrics.dropped["closing"].inc()
+            for request in work.requests:
+                self._end(request, _shutting_down())
+        self._metrics.queue_length.set(0)
+
+    def _find(self, items: Sequence[T], now: float) -> tuple[list[Work[T, R]], list[Work[T, R]]]:
+        """A computation for each item, and those of them that are not in flight yet."""
+        works: list[Work[T, R]] = []
+        new: dict[Hashable, Work[T, R]] = {}
+        for item in items:
+            key = self._key(item)
+            work = self._in_flight.get(key) or new.get(key)
+            if work is None:
+                work = new[key] = Work(item, key, self._length(item), now)
+            else:
+                self._metrics.shared.inc()
+            works.append(work)
+        return works, list(new.values())
+
+    def _admit(self, new: list[Work[T, R]], deadline: float, now: float) -> None:
+        """Refuse what cannot be done in time, or would keep others from it."""
+        if len(self._waiting) + len(new) > self._bounds.queue:
+            raise Overloaded(
+                f"{self._bounds.queue} requests are waiting already",
+                retry_after_ms=milliseconds(self._lanes.wait),
+                queue_full=True,
+            )
+        # On idle lanes they are split among these; else they ride in a batch such as there have been.
+        own = self.cost.high(-(-len(new) // self._lanes.count), max(work.length for work in new))
+        left, wait = deadline - now, self._lanes.wait
+        if wait > 0:
+            own = max(own, self._batch.mean + self._batch.deviation)
+            left *= 1 - RESERVE
+        later: list[Work[T, R]] = []
+        if deadline < self._latest:
+            later = [work for work in list(self._waiting.values()) if work.deadline > deadline]
+            later.sort(key=lambda work: work.deadline)
+            wait = max(0.0, wait - self._seconds(len(later)) / self._lanes.count)
+        if wait + own > left:
+            _refuse(wait + own)
+        # Whoever has to be done later is done after these.
+        each = self._seconds(len(later)) / max(1, len(later)) / self._lanes.count
+        ends = now + wait + each * len(new)
+        for work in later:
+            ends += each
+            if ends > work.deadline:
+                _refuse(ends - now)
+
+    def _seconds(self, count: int) -> float:
+        """What one lane would need for so many computations, at the pace of the last batches."""
+        return count * self._each.mean
 
     def _expire(self, request: Request[T, R]) -> None:
-        if not request.future.done():
-            where = "while it was encoded" if request.started is not None else "before it was encoded"
-            request.future.set_exception(DeadlineExceeded(f"the budget was spent {where}"))
+        if request.future.done():
+            return
+        where = "while" if request.left else "before"
+        self._end(request, DeadlineExceeded(f"the budget was spent {where} the model ran"))
+        self._drop(request, "expired")
 
-    def _dispatch(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._idle:
-            now = loop.time()
-            self._waiting = [r for r in self._waiting if not r.future.done() and r.deadline > now]
-            if not self._waiting:
-                return
-            batch = choose(self._waiting, max_batch=self._max_batch, max_tokens=self._max_tokens)
-            chosen = set(map(id, batch))
-            self._waiting = [r for r in self._waiting if id(r) not in chosen]
-            for request in batch:
-                request.started = now
-            lane = self._idle.pop()
-            self._running[lane] = now
-            self._quiet.clear()
-            task = loop.run_in_executor(self._threads[lane], self._run_in_lane, [r.item for r in batch], lane)
-            task.add_done_callback(partial(self._finish, lane, batch))
-
-    def _run_in_lane(self, items: list[T], lane: int) -> Sequence[R]:
-        try:
-            results = self._run(items, lane)
-        except StopIteration as exc:  # no future can carry it: the lane would never be idle again
-            raise RuntimeError("the model raised StopIteration") from exc
-        if len(results) != len(items):
-            raise RuntimeError(f"{len(results)} results for {len(items)} requests")
-        return results
-
-    def _finish(self, lane: int, batch: list[Request[T, R]], task: "asyncio.Future[Sequence[R]]") -> None:
-        now = asyncio.get_running_loop().time()
-        seconds = now - self._running.pop(lane)
-        self._batch_seconds += 0.1 * (seconds - self._batch_seconds)
-        self._idle.append(lane)
-        if not self._running:
-            self._quiet.set()
-        problem = task.exception()
-        results = [] if problem else task.result()
-        for position, request in enumerate(batch):
-            if request.future.done():
+    def _drop(self, request: Request[T, R], cause: DropCause) -> None:
+        """Drop what only this request was waiting for."""
+        dropped = kept = 0
+        for work in set(request.works):
+            if request not in work.requests:
                 continue
-            if problem is not None:
-                request.future.set_exception(Internal("the model failed on this message; the server's log says how"))
-            else:
-                request.future.set_result(results[position])
-        if not self._closing:
-            self._dispatch()
-        if problem is not None:  # last: where nobody reads the log any more, writing it fails too
-            _log.error("batch failed", lane=lane, requests=len(batch), exc_info=problem)
+            work.requests.remove(request)
+            waits = self._waiting.get(work.key) is work  # and not an equal one that came after it
+            if work.requests:
+                work.deadline = min(other.deadline for other in work.requests)
+                kept += waits
+            elif waits and self._waiting.pop(work.key, None) is not None:
+                del self._in_flight[work.key]
+                dropped += 1
+        if dropped:
+            self._metrics.dropped[cause].inc(dropped)
+            self._metrics.queue_length.set(len(self._waiting))
+        if kept:  # a lane may have passed it over, as late, and sleep since
+            self._lanes.wake(kept)
 
-    def _drain_ms(self) -> int:
-        """When what waits now will have left, by the pace of the last batches."""
-        batches = len(self._waiting) / self._max_batch / len(self._threads)
-        return max(1, round(1000 * batches * self._batch_seconds))
+    def _finish(self, batch: Batch[T, R], results: Sequence[R], problem: BaseException | None) -> None:
+        for position, work in enumerate(batch.works):
+            if self._in_flight.get(work.key) is work:
+                del self._in_flight[work.key]
+            work.ended = batch.ended
+            if problem is None:
+                work.result = results[position]
+            for request in work.requests:
+                request.missing -= 1
+                if problem is not None:
+                    self._end(request, Internal("the model failed on this message; the server's log says how"))
+                elif not request.missing and not request.future.done():
+                    request.future.set_result(None)
+        if problem is None:
+            asyncio.get_running_loop().call_soon(self._learn, batch)  # after those who wait for it have gone on
+        else:  # last: where nobody reads the log any more, writing it fails too
+            _log.error("batch failed", requests=len(batch.works), exc_info=problem)
+
+    def _learn(self, batch: Batch[T, R]) -> None:
+        metrics, rows, seconds = self._metrics, len(batch.works), batch.ended - batch.left
+        self.cost.learn(rows, batch.tokens, seconds, batch.ended)
+        self._batch.learn(seconds, batch.ended)
+        self._each.learn(seconds / rows, batch.ended)
+        metrics.ran(
+            rows=rows,
+            tokens=sum(work.length for work in batch.works),
+            padded=rows * batch.tokens,
+            seconds=seconds,
+            predicted=batch.seconds,
+        )
+        metrics.queue_length.set(len(self._waiting))
+        for work in batch.works:
+            metrics.queue_seconds.observe(batch.left - work.arrived)
+
+    @staticmethod
+    def _end(request: Request[T, R], error: RequestError) -> None:
+        if not request.future.done():
+            request.future.set_exception(error)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the server is about to stop; connect again")
+
+
+def _refuse(seconds: float) -> NoReturn:
+    needed = milliseconds(seconds)
+    raise Overloaded(
+        f"it would take about {needed} ms now, more than the budget allows; try again, or with a larger budget_ms",
+        retry_after_ms=needed,
+    )

@@ -13,13 +13,16 @@ from server.errors import (
     Internal,
     InvalidBudget,
     InvalidText,
+    Overloaded,
     RequestError,
     ShuttingDown,
     TooManyInFlight,
 )
 from server.messages import (
     SUBPROTOCOL,
+    Answer,
     Ask,
+    Error,
     Limits,
     Ping,
     Pong,
@@ -30,8 +33,9 @@ from server.messages import (
     encode,
     error_message,
 )
-from server.pipeline import Pipeline
+from server.pipeline import Pipeline, Resolved, Running
 from server.replies import reply
+from server.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -47,15 +51,22 @@ class Connection:
         pipeline: answers messages.
         limits: what the client may do.
         draining: whether the server is about to stop.
+        metrics: told how requests ended.
     """
 
     def __init__(
-        self, websocket: ServerConnection, pipeline: Pipeline, limits: Limits, draining: Callable[[], bool]
+        self,
+        websocket: ServerConnection,
+        pipeline: Pipeline,
+        limits: Limits,
+        draining: Callable[[], bool],
+        metrics: Metrics,
     ) -> None:
         self._websocket = websocket
         self._pipeline = pipeline
         self._limits = limits
         self._draining = draining
+        self._metrics = metrics
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,19 +105,54 @@ class Connection:
             # An id that is being answered would make this look like that request's end.
             request_id = None if exc.request_id in self._active else exc.request_id
             await self._send(error_message(request_id, exc.error))
+            self._metrics.errors[exc.error.code].inc()
             return
         match message:
             case Ping():
                 await self._send(Pong(message.id))
             case Ask():
-                try:
-                    self._accept(message, arrived)
-                except DuplicateId as exc:
-                    await self._send(error_message(None, exc))
-                except RequestError as exc:
-                    await self._send(error_message(message.id, exc))
+                await self._ask(message, arrived)
 
-    def _accept(self, ask: Ask, arrived: float) -> None:
+    async def _ask(self, ask: Ask, arrived: float) -> None:
+        """Answer at once what needs no model, refuse what has to be, and leave the rest to a task of its own."""
+        limits = self._limits
+        budget = limits.budget_ms if ask.budget_ms is None else ask.budget_ms
+        # One out of range is refused below, but not late for it; and it may be more than a float holds.
+        deadline = arrived + min(max(budget, limits.min_budget_ms), limits.max_budget_ms) / 1000
+        try:
+            self._check(ask)
+            begun = self._pipeline.begin(ask.text, deadline)
+        except DuplicateId as exc:
+            await self._reply(error_message(None, exc), arrived, deadline)
+        except RequestError as exc:
+            self._count(exc)
+            await self._reply(error_message(ask.id, exc), arrived, deadline)
+        except Exception:  # noqa: BLE001 every ask ends in exactly one reply
+            await self._reply(self._failed(ask), arrived, deadline)
+        else:
+            if isinstance(begun, Resolved):
+                await self._reply(self._answer(ask, begun, arrived), arrived, deadline)
+                return
+            task = asyncio.create_task(self._finish(ask, begun, arrived))
+            self._active[ask.id] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            # A task that is cancelled before its first step does nothing about its message.
+            task.add_done_callback(lambda _: self._pipeline.abandon(begun))
+
+    def _count(self, error: RequestError) -> None:
+        refusals = self._metrics.refusals
+        match error:
+            case Overloaded(queue_full=True):
+                refusals["queue_full"].inc()
+            case Overloaded():
+                refusals["budget"].inc()
+            case TooManyInFlight():
+                refusals["in_flight"].inc()
+            case ShuttingDown():
+                refusals["stopping"].inc()
+
+    def _check(self, ask: Ask) -> None:
         limits = self._limits
         if ask.id in self._active:
             raise DuplicateId(f"id {ask.id!r} is still being answered; use each id once")
@@ -124,26 +170,36 @@ class Connection:
         budget = limits.budget_ms if ask.budget_ms is None else ask.budget_ms
         if not limits.min_budget_ms <= budget <= limits.max_budget_ms:
             raise InvalidBudget(f"budget_ms is {budget}; it may be {limits.min_budget_ms} to {limits.max_budget_ms}")
-        task = asyncio.create_task(self._answer(ask, arrived, arrived + budget / 1000))
-        self._active[ask.id] = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, ask: Ask, arrived: float, deadline: float) -> None:
-        clock = asyncio.get_running_loop().time
-        message: ServerMessage
+    async def _finish(self, ask: Ask, running: Running, arrived: float) -> None:
+        message: Answer | Error
         try:
-            resolved = await self._pipeline.resolve(ask.text, deadline)
-            message = reply(ask.id, resolved, self._pipeline.engine.index, clock() - arrived)
-            _log.debug("answered", id=ask.id, decision=message.decision, ms=message.timing_ms["total"])
+            message = self._answer(ask, await self._pipeline.finish(running), arrived)
         except RequestError as exc:
             message = error_message(ask.id, exc)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
-            _log.exception("message failed", id=ask.id)
-            message = error_message(ask.id, Internal("the server failed on this message; its log says how"))
+            message = self._failed(ask)
         finally:
             self._active.pop(ask.id, None)
+        await self._reply(message, arrived, running.deadline)
+
+    def _answer(self, ask: Ask, resolved: Resolved, arrived: float) -> Answer:
+        total = asyncio.get_running_loop().time() - arrived
+        answer = reply(ask.id, resolved, self._pipeline.engine.index, total)
+        _log.debug("answered", id=ask.id, decision=answer.decision, ms=answer.timing_ms["total"])
+        return answer
+
+    @staticmethod
+    def _failed(ask: Ask) -> Error:
+        _log.exception("message failed", id=ask.id)
+        return error_message(ask.id, Internal("the server failed on this message; its log says how"))
+
+    async def _reply(self, message: Answer | Error, arrived: float, deadline: float) -> None:
         await self._send(message)
+        now = asyncio.get_running_loop().time()
+        if isinstance(message, Error):
+            self._metrics.errors[message.code].inc()
+        self._metrics.replied("error" if isinstance(message, Error) else "answer", now - arrived, now - deadline)
 
     async def _send(self, message: ServerMessage) -> None:
         with suppress(ConnectionClosed):  # nobody is left to tell

@@ -89,10 +89,20 @@ class TooManyInFlight(RequestError):
 
 
 class Overloaded(RequestError):
-    """The server has more to do than it can."""
+    """The server has more to do than it can: there is no room to wait, or no time.
+
+    Args:
+        message: a sentence for the developer of the client.
+        retry_after_ms: when what waits now will have been done.
+        queue_full: whether it is room that lacks.
+    """
 
     code = "overloaded"
     retryable = True
+
+    def __init__(self, message: str, *, retry_after_ms: int, queue_full: bool = False) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.queue_full = queue_full
 
 
 class DeadlineExceeded(RequestError):

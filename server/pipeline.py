@@ -1,50 +1,170 @@
-"""One message from its text to an outcome: asynchronous, bounded by its deadline, and without sockets."""
+"""One message from its text to an outcome: asynchronous, bounded by its deadline, and without sockets.
+
+A message's time goes to the queue, the encoder, the search, and, where it may change the outcome and there is time,
+the queue and the cross-encoder again. The server's own work after the device's (resuming, deciding, writing) is
+estimated too: what is left of the budget is what is left before that.
+"""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from datetime import date
 
+import numpy as np
+
 from export.runtime.tokens import Tokens
-from intents.cascade import NeedRetrieved, Outcome, resolve
-from intents.search import Retrieved
-from server.batching import MicroBatcher
+from intents.cascade import Given, Need, NeedRetrieved, NeedScores, Outcome, Unconfirmed, resolve
+from intents.search import Floats
+from server.batching import MicroBatcher, Request
+from server.budget import Estimate, fit_candidates
+from server.cache import AnswerCache
 from server.engine import Engine, Searched
-from server.errors import DeadlineExceeded
+from server.errors import DeadlineExceeded, Internal, Overloaded, ShuttingDown
+from server.lanes import Lanes
+from server.telemetry import Metrics, Stage
+
+# A reply that is this many seconds from its deadline is written with what is known.
+LEAST_OVERHEAD = 0.001
+# Characters that a token has at most, on average: a quick guess of a pair's length errs on the short side.
+CHARACTERS_A_TOKEN = 6
+# What was computed without asking all that could be asked is not worth keeping.
+DEGRADED = frozenset({"skipped_budget", "skipped_load", "timed_out", "failed"})
+
+Cascade = Generator[Need, Given, Outcome]
 
 
-@dataclass
-class Timing:
-    """Where a message's time went, in seconds."""
-
-    tokenize: float = 0.0
-    queue: float = 0.0
-    encode: float = 0.0
-    search: float = 0.0
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Resolved:
-    """How a message ended, on which day (entries may be valid only at times), and where its time went."""
+    """How a message ended.
+
+    Attributes:
+        outcome: what the cascade came to.
+        day: on which day; entries may be valid only at times.
+        stages: seconds that each stage took; those that it did not go through are absent.
+    """
 
     outcome: Outcome
     day: date
-    timing: Timing
+    stages: dict[Stage, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Running:
+    """A message that has been accepted; `Pipeline.finish` waits for its end, `Pipeline.abandon` drops it."""
+
+    text: str
+    deadline: float
+    day: date
+    cascade: Cascade
+    request: Request[Tokens, Searched]
+    stages: dict[Stage, float]
 
 
 class Pipeline:
     """Drives messages through the cascade.
 
     Args:
-        engine: the loaded model and index.
-        batcher: runs the engine's encoder.
+        engine: the loaded models and index.
+        lanes: what runs the models.
+        encode: encodes messages and searches for them.
+        score: reads messages together with candidates; None where there is no cross-encoder for this index.
+        cache: answers that are known already; None where they are not kept.
+        metrics: told where the time went, and how messages ended.
+        candidates: how many candidates the cross-encoder reads at most.
         today: the day, for entries that are valid only at times.
+        clock: seconds, monotonic; the event loop's.
     """
 
-    def __init__(self, engine: Engine, batcher: MicroBatcher[Tokens, Searched], today: Callable[[], date]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lanes: Lanes,
+        encode: MicroBatcher[Tokens, Searched],
+        score: MicroBatcher[Tokens, float] | None,
+        *,
+        cache: AnswerCache | None,
+        metrics: Metrics,
+        candidates: int,
+        today: Callable[[], date],
+        clock: Callable[[], float],
+    ) -> None:
         self.engine = engine
-        self._batcher = batcher
+        self._lanes = lanes
+        self._encode = encode
+        self._score = score
+        self._cache = cache
+        self._metrics = metrics
+        self._candidates = candidates
         self._today = today
+        self._clock = clock
+        self._overhead = Estimate()
+
+    def begin(self, text: str, deadline: float) -> Resolved | Running:
+        """Accept a message; what needs no model is resolved at once.
+
+        Args:
+            text: what the visitor typed.
+            deadline: on the event loop's clock, in seconds.
+
+        Raises:
+            RequestError: it cannot be answered in time, or not at all.
+        """
+        day, index, confirm = self._today(), self.engine.index, self._score is not None
+        if self._cache is not None:
+            known = self._cache.get(text, index.manifest.version, day, confirm=confirm)
+            if known is not None:
+                return self._resolved(known, day, {})
+        cascade = resolve(text, index, day, confirm=confirm)
+        try:
+            need = next(cascade)
+        except StopIteration as stop:
+            return self._resolved(stop.value, day, {})
+        if not isinstance(need, NeedRetrieved):
+            raise TypeError("the cascade begins with what a message retrieves")
+        began = self._clock()
+        if began >= deadline:
+            raise DeadlineExceeded("the budget was spent before the message was looked at")
+        tokens = self.engine.encoder.tokenize(need.text)
+        request = self._encode.enqueue([tokens], deadline - self._after)
+        return Running(text, deadline, day, cascade, request, {"tokenize": request.arrived - began})
+
+    async def finish(self, running: Running) -> Resolved:
+        """Wait for a message's outcome; cancelling is safe.
+
+        Raises:
+            RequestError: it could not be encoded in time, or at all.
+        """
+        done = await self._encode.wait(running.request)
+        searched, stages = done.results[0], running.stages
+        stages["queue"] = done.queued
+        stages["encode"] = max(0.0, done.ran - searched.seconds)
+        stages["search"] = searched.seconds
+        device_ended, began = running.request.ended, self._clock()
+        complete = True
+        step: Given = searched.found
+        while True:
+            try:
+                need = running.cascade.send(step)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                break
+            if not isinstance(need, NeedScores):
+                raise TypeError("a message is retrieved once")
+            logits, device_ended = await self._confirm(need, running, device_ended)
+            complete = not isinstance(logits, str) and len(logits) == len(need.candidates[: self._candidates])
+            step = logits
+            began = self._clock()
+        ended = self._clock()
+        stages["decide"] = ended - began
+        self._overhead.learn(ended - device_ended, ended)
+        if self._cache is not None and complete and outcome.confirmation not in DEGRADED:
+            version, confirm = self.engine.index.manifest.version, self._score is not None
+            self._cache.put(running.text, version, running.day, outcome, confirm=confirm)
+        return self._resolved(outcome, running.day, stages)
+
+    def abandon(self, running: Running) -> None:
+        """Drop a message that nobody waits for; does nothing where it has ended."""
+        self._encode.withdraw(running.request)
 
     async def resolve(self, text: str, deadline: float) -> Resolved:
         """Resolve one message; cancelling is safe.
@@ -54,27 +174,70 @@ class Pipeline:
             deadline: on the event loop's clock, in seconds.
 
         Raises:
-            RequestError: it could not be encoded in time, or at all.
+            RequestError: it cannot be answered in time, or not at all.
         """
-        timing, day = Timing(), self._today()
-        cascade = resolve(text, self.engine.index, day)
-        try:
-            need = next(cascade)
-            while True:
-                need = cascade.send(await self._retrieve(need, deadline, timing))
-        except StopIteration as stop:
-            return Resolved(stop.value, day, timing)
+        begun = self.begin(text, deadline)
+        return begun if isinstance(begun, Resolved) else await self.finish(begun)
 
-    async def _retrieve(self, need: NeedRetrieved, deadline: float, timing: Timing) -> Retrieved:
-        clock = asyncio.get_running_loop().time
-        arrived = clock()
-        if arrived >= deadline:
-            raise DeadlineExceeded("the budget was spent before the message was looked at")
-        tokens = self.engine.encoder.tokenize(need.text)
-        submitted = clock()
-        searched, started = await self._batcher.submit(tokens, deadline)
-        timing.tokenize += submitted - arrived
-        timing.queue += started - submitted
-        timing.encode += clock() - started - searched.seconds
-        timing.search += searched.seconds
-        return searched.found
+    def _resolved(self, outcome: Outcome, day: date, stages: dict[Stage, float]) -> Resolved:
+        # Counted once the reply is on its way.
+        asyncio.get_running_loop().call_soon(self._count, outcome, stages)
+        return Resolved(outcome, day, stages)
+
+    def _count(self, outcome: Outcome, stages: dict[Stage, float]) -> None:
+        metrics = self._metrics
+        metrics.decisions[outcome.decision.kind].inc()
+        metrics.confirmations[outcome.confirmation].inc()
+        if outcome.scored and stages:
+            metrics.candidates_confirmed.observe(outcome.scored)
+            if (outcome.decision.kind, outcome.decision.entry) != (outcome.unconfirmed.kind, outcome.unconfirmed.entry):
+                metrics.decisions_changed.inc()
+        for stage, seconds in stages.items():
+            metrics.stages[stage].observe(seconds)
+
+    @property
+    def _after(self) -> float:
+        """The seconds to keep for what comes after the device: resuming, deciding, writing."""
+        return max(LEAST_OVERHEAD, self._overhead.high)
+
+    async def _confirm(self, need: NeedScores, running: Running, ended: float) -> tuple[Floats | Unconfirmed, float]:
+        """Logits of as many candidates as the time left allows, or why there are none.
+
+        Returns:
+            Them, and since when the server's own work goes on, on the clock: the end of the device's.
+        """
+        score, cross_encoder = self._score, self.engine.cross_encoder
+        if score is None or cross_encoder is None:
+            raise TypeError("confirmation is disabled")
+        due = running.deadline - self._after
+
+        def fit(most: int, tokens: int) -> tuple[int, bool]:
+            lanes = self._lanes.count  # candidates are split among them
+            found = fit_candidates(
+                most, due - self._clock(), self._lanes.wait, lambda count: score.cost.high(-(-count // lanes), tokens)
+            )
+            return found.candidates, found.crowded
+
+        wanted = need.candidates[: self._candidates]
+        shortest = min(len(need.message) + len(candidate) for candidate in wanted)
+        count, crowded = fit(
+            len(wanted), min(3 + shortest // CHARACTERS_A_TOKEN, cross_encoder.bundle.manifest.max_tokens)
+        )
+        if count:
+            pairs = [cross_encoder.tokenize(need.message, candidate) for candidate in wanted[:count]]
+            count, crowded = fit(count, max(map(len, pairs)))
+        if not count:
+            return "skipped_load" if crowded else "skipped_budget", ended
+        try:
+            request = score.enqueue(pairs[:count], due)
+            done = await score.wait(request)
+        except DeadlineExceeded:
+            return "timed_out", self._clock()
+        except Overloaded:
+            return "skipped_load", self._clock()
+        except (Internal, ShuttingDown):
+            return "failed", self._clock()
+        running.stages["confirm_queue"] = done.queued
+        running.stages["confirm"] = done.ran
+        logits: Floats = np.array(done.results, dtype=np.float32)
+        return logits, request.ended

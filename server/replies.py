@@ -7,7 +7,7 @@ from intents.decide import MAX_OPTIONS
 from intents.entries import Entry
 from intents.index import FaqIndex
 from server.messages import Answer, CandidateView, EntryView, FollowUp
-from server.pipeline import Resolved, Timing
+from server.pipeline import Resolved
 
 
 def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) -> Answer:
@@ -37,7 +37,7 @@ def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) ->
         ),
         follow_ups=() if entry is None else _follow_ups(entry, index, resolved.day),
         confirmation=outcome.confirmation,
-        timing_ms=_milliseconds(resolved.timing, total),
+        timing_ms=_milliseconds(resolved, total),
         index=index.manifest.version,
     )
 
@@ -47,12 +47,6 @@ def _follow_ups(entry: Entry, index: FaqIndex, day: date) -> tuple[FollowUp, ...
     return tuple(FollowUp(e.id, e.question) for e in named if e and e.enabled and e.is_valid_on(day))
 
 
-def _milliseconds(timing: Timing, total: float) -> dict[str, float]:
-    stages = {
-        "total": total,
-        "tokenize": timing.tokenize,
-        "queue": timing.queue,
-        "encode": timing.encode,
-        "search": timing.search,
-    }
-    return {stage: round(1000 * seconds, 3) for stage, seconds in stages.items()}
+def _milliseconds(resolved: Resolved, total: float) -> dict[str, float]:
+    stages = {str(stage): round(1000 * seconds, 3) for stage, seconds in resolved.stages.items()}
+    return {"total": round(1000 * total, 3), **stages}

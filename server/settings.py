@@ -9,15 +9,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from export.runtime.session import Provider, VariantChoice
+from export.runtime.choices import Provider, VariantChoice
 from intents.search import SearchMode
 from server.errors import SettingsError
 
 PREFIX = "FAQWIRE_"
 DEFAULT_FILE = Path("faqwire.toml")
+
+
+def _none_if_off(value: Any) -> Any:
+    """TOML and the environment have no None."""
+    return None if value == "off" else value
 
 
 class Settings(BaseSettings):
@@ -27,6 +32,15 @@ class Settings(BaseSettings):
 
     model: Annotated[Path, Field(description="folder of the bi-encoder's bundle")] = Path("var/model")
     index: Annotated[Path, Field(description="folder of the FAQ's index")] = Path("var/index")
+    cross_encoder: Annotated[
+        Path | None, Field(description="folder of the cross-encoder's bundle; without one nothing is confirmed")
+    ] = None
+    pair_tokens: Annotated[
+        int, Field(description="most tokens of a message joined with a candidate; indexes keep theirs", ge=16)
+    ] = 96
+    candidates: Annotated[
+        int, Field(description="most candidates of a message that the cross-encoder reads", ge=1, le=10)
+    ] = 5
     host: Annotated[str, Field(description="address to listen on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(description="port to listen on; 0 picks a free one", ge=0, le=65535)] = 8765
     allowed_origins: Annotated[
@@ -37,8 +51,20 @@ class Settings(BaseSettings):
     variant: Annotated[
         VariantChoice, Field(description='precision to run; "auto" is fp16 on CUDA, int8 on CPUs fast at it, else fp32')
     ] = "auto"
+    provider_options: Annotated[
+        dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]],
+        Field(description="options of the CUDA or TensorRT provider, as ONNX Runtime names them"),
+    ] = {}
+    tensorrt_cache: Annotated[Path, Field(description="folder that TensorRT's engines are kept in")] = Path(
+        "var/tensorrt"
+    )
     sessions: Annotated[
-        int, Field(description="model sessions, each with a thread of its own; 0 is one for each core", ge=0, le=256)
+        int,
+        Field(
+            description="model sessions, each with a thread of its own; 0 is one more than cores, or one on a GPU",
+            ge=0,
+            le=256,
+        ),
     ] = 0
     search: Annotated[SearchMode, Field(description="Annoy's trees, or an exact scan of all phrasings")] = "annoy"
     budget_ms: Annotated[int, Field(description="budget of a message that brings none, in milliseconds", ge=1)] = 100
@@ -51,9 +77,21 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(description="most messages waiting for the model", ge=1)] = 1024
     max_batch: Annotated[int, Field(description="most messages of a batch", ge=1, le=1024)] = 32
     max_batch_tokens: Annotated[int, Field(description="most tokens of a batch, padding included", ge=16)] = 4096
+    max_batch_ms: Annotated[
+        float, Field(description="how long a batch may be expected to take, in milliseconds", ge=0.1)
+    ] = 25.0
+    cache_size: Annotated[
+        int, Field(description="most answers that are kept for when they are asked for again; 0 is none", ge=0)
+    ] = 10_000
     drain_seconds: Annotated[
         float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0)
     ] = 5.0
+    metrics_host: Annotated[str, Field(description="address to serve metrics on", min_length=1)] = "127.0.0.1"
+    metrics_port: Annotated[
+        int | None,
+        Field(description='port to serve metrics on; 0 picks a free one, "off" is none', ge=0, le=65535),
+        BeforeValidator(_none_if_off),
+    ] = 9464
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least level to log")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], Field(description='"auto" is console on a terminal, else json')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as settings_of_properties
 
 from export.bundle import Bundle
 from export.convert import export_model
@@ -24,6 +25,10 @@ from intents.store import current_folder
 from server.app import Server
 from server.engine import Engine, load_engine
 from server.settings import Settings, read_settings
+
+# Properties hold however long a machine takes to show them.
+settings_of_properties.register_profile("faqwire", deadline=None)
+settings_of_properties.load_profile("faqwire")
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "tests"
@@ -70,7 +75,16 @@ def shop_index(bundle: Bundle, shop_root: Path) -> FaqIndex:
 @pytest.fixture(scope="session")
 def settings(bundle: Bundle, shop_root: Path) -> Settings:
     """Settings of a server of the sample shop on a free port, with a budget that a busy test machine can keep."""
-    return read_settings(model=bundle.folder, index=shop_root, port=0, provider="cpu", budget_ms=10_000, sessions=2)
+    return read_settings(
+        model=bundle.folder,
+        index=shop_root,
+        port=0,
+        metrics_port="off",
+        provider="cpu",
+        budget_ms=10_000,
+        sessions=2,
+        cache_size=0,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from export.bundle import BundleManifest, ModelSource, Parity
+from intents.confirm import Confirmer, Joint
 from intents.decide import Confidence, DecisionKind, Policy
 from intents.entries import Entry, Header, Texts
 from intents.errors import FaqError
 from intents.evaluate import Report
 from intents.formats import load_faq
-from intents.index import Calibration, IndexManifest, SearchPlan
+from intents.index import Calibration, Confirmed, IndexManifest, SearchPlan
 from server import errors, messages
 from server.cli import group
 from server.settings import PREFIX, Settings, read_settings
@@ -175,6 +176,7 @@ def test_json_examples_are_messages(block: str) -> None:
         *(("Header", Header), ("Texts", Texts), ("Entry", Entry)),
         *(("Model bundle", struct) for struct in (BundleManifest, ModelSource, Parity)),
         *(("Index", struct) for struct in (IndexManifest, SearchPlan, Calibration, Policy, Confidence)),
+        *(("Index", struct) for struct in (Confirmer, Joint, Confirmed)),
     ],
 )
 def test_fields_of_files_are_documented(section: str, struct: type[msgspec.Struct]) -> None:

@@ -4,7 +4,7 @@ Padding is done in numpy: changing a tokenizer's padding or truncation while ano
 borrowed". So a tokenizer is set up once, when it is opened, and never touched again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,14 @@ class Tokens:
         return len(self.ids)
 
 
+_MASK = "attention_mask"
+_INPUTS: dict[str, Callable[[Tokens], Int64s | int]] = {
+    "input_ids": lambda tokens: tokens.ids,
+    _MASK: lambda _: 1,
+    "token_type_ids": lambda tokens: tokens.type_ids,
+}
+
+
 def open_tokenizer(bundle: Bundle) -> Tokenizer:
     """A bundle's tokenizer, cutting at its `max_tokens` and never padding.
 
@@ -58,17 +66,34 @@ def tokens_of(encoding: Any) -> Tokens:
 def feed(batch: Sequence[Tokens], input_names: Sequence[str]) -> dict[str, Int64s]:
     """Pad a batch on the right into the inputs that a session declares.
 
-    Padding's ids are 0: the mask hides them from attention and from pooling, so their value never matters.
-
     Returns:
         For each name, an (n, longest) int64 array.
     """
-    longest = max(len(tokens) for tokens in batch)
-    shape = (len(batch), longest)
-    ids, mask, types = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    for row, tokens in enumerate(batch):
-        ids[row, : len(tokens)] = tokens.ids
-        mask[row, : len(tokens)] = 1
-        types[row, : len(tokens)] = tokens.type_ids
-    arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-    return {name: arrays[name] for name in input_names}
+    shape = (len(batch), max(len(tokens) for tokens in batch))
+    arrays = {name: np.zeros(shape, dtype=np.int64) for name in input_names}
+    _write(arrays, batch)
+    return arrays
+
+
+def fill(arrays: Mapping[str, Int64s], batch: Sequence[Tokens]) -> None:
+    """Pad a batch on the right and below into arrays that are used again.
+
+    A row of padding has one visible token: attention over none is a division of zero by zero.
+
+    Args:
+        arrays: inputs by name, all of one shape, at least (n, longest); whatever they held is gone.
+        batch: the inputs.
+    """
+    for array in arrays.values():
+        array.fill(0)
+    _write(arrays, batch)
+    if _MASK in arrays:
+        arrays[_MASK][len(batch) :, 0] = 1
+
+
+def _write(arrays: Mapping[str, Int64s], batch: Sequence[Tokens]) -> None:
+    """Write a batch into zeros. Padding's ids stay 0: the mask hides them, so their value never matters."""
+    for name, array in arrays.items():
+        values = _INPUTS[name]
+        for row, tokens in enumerate(batch):
+            array[row, : len(tokens)] = values(tokens)

@@ -110,7 +110,7 @@ def _own_server(background: _Background, settings: Settings) -> Iterator[str]:
     from server.logs import configure_logs
 
     configure_logs("warning", settings.log_format)
-    own = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+    own = settings.model_copy(update={"host": "127.0.0.1", "port": 0, "metrics_port": None})
     engine = load_engine(own)
 
     async def start() -> Server:

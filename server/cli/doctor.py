@@ -110,13 +110,14 @@ def _serving(settings: Settings, bundle: Bundle) -> Iterator[Finding]:
 
     from export.golden import SENTENCES
     from export.runtime.bi_encoder import BiEncoder
-    from export.runtime.session import CPU, Device, choose_variant, find_device
+    from export.runtime.session import CPU, Device, choose_variant
+    from server.engine import device_of
 
-    device = find_device(settings.provider)
+    device = device_of(settings)
     if device.degraded:
         yield Finding("note", "provider", f"a GPU is there and the CPU will be used: {device.degraded}")
     variant = choose_variant(bundle, device, settings.variant)
-    vectors = BiEncoder(bundle, variant, device).encode(SENTENCES)
+    vectors = BiEncoder(bundle, variant, device, max_rows=settings.max_batch).encode(SENTENCES)
     reference = BiEncoder(bundle, "fp32", Device(CPU)).encode(SENTENCES)
     agreement = float(np.mean(np.sum(vectors * reference, axis=1)))
     enough = agreement >= MIN_AGREEMENT

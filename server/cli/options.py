@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
+
+from export.runtime.choices import Provider, VariantChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -13,8 +15,11 @@ PATH = click.Path(path_type=Path)
 config = click.option("--config", type=PATH, help="Settings file (TOML); faqwire.toml is read where there is one.")
 model = click.option("--model", type=PATH, help="Folder of the bi-encoder's bundle.  [default: var/model]")
 index = click.option("--index", type=PATH, help="Folder of the FAQ's index.  [default: var/index]")
-provider = click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), help="Where models run.")
-variant = click.option("--variant", type=click.Choice(["auto", "fp32", "int8", "fp16"]), help="Precision to run.")
+cross_encoder = click.option(
+    "--cross-encoder", type=PATH, help="Folder of the cross-encoder's bundle.  [default: none]"
+)
+provider = click.option("--provider", type=click.Choice(get_args(Provider)), help="Where models run.")
+variant = click.option("--variant", type=click.Choice(get_args(VariantChoice)), help="Precision to run.")
 search = click.option("--search", type=click.Choice(["annoy", "exact"]), help="How phrasings are searched.")
 
 SAMPLES = Path(__file__).parents[2] / "intents" / "samples"

@@ -18,6 +18,7 @@ from server.cli import options
 @options.provider
 @options.variant
 @options.search
+@options.cross_encoder
 @click.option("--sessions", type=click.IntRange(0), help="Model sessions; 0 is one for each core.  [default: 0]")
 @click.option("--budget-ms", type=click.IntRange(1), help="Budget of messages that bring none.  [default: 100]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level to log.")
@@ -36,8 +37,10 @@ def command(config: Path | None, **flags: object) -> None:
 
     from server.app import Server
     from server.engine import load_engine
+    from server.process import settle
 
     engine = load_engine(settings)
+    settle()
     if not asyncio.run(Server(engine, settings).run(announce=_announce)):
         os._exit(1)  # a model run that hangs cannot be stopped, and Python would wait for its thread
 

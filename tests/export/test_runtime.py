@@ -16,12 +16,12 @@ from export.errors import BundleError
 from export.golden import SENTENCES
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
-from export.runtime.encoder import Floats, by_length
+from export.runtime.encoder import by_length
 from export.runtime.session import (
     CPU,
     Device,
 )
-from export.runtime.tokens import Tokens, feed, open_tokenizer, tokens_of
+from export.runtime.tokens import Tokens, feed, fill, open_tokenizer, tokens_of
 
 # The first numbers of vectors as torch computes them, rounded.
 GOLDEN = {
@@ -130,6 +130,15 @@ def test_batches_are_padded_on_the_right() -> None:
     assert list(feed(batch, ["attention_mask"])) == ["attention_mask"]
 
 
+def test_buffers_are_filled_anew() -> None:
+    """Whatever a buffer held is gone, and each row of padding has one token to attend to."""
+    arrays = {name: np.full((3, 4), 9) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    fill(arrays, [tokens(5, 6, 7, types=[0, 1, 1])])
+    assert arrays["input_ids"].tolist() == [[5, 6, 7, 0], [0] * 4, [0] * 4]
+    assert arrays["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    assert arrays["token_type_ids"].tolist() == [[0, 1, 1, 0], [0] * 4, [0] * 4]
+
+
 def test_threads_share_the_tokenizer_and_own_a_session_each(bundle: Bundle, encoder: BiEncoder) -> None:
     """Two threads that tokenize and run at the same time, each on its session, get what one alone gets."""
     double = BiEncoder(bundle, "fp32", Device(CPU), sessions=2)
@@ -145,20 +154,6 @@ def test_threads_share_the_tokenizer_and_own_a_session_each(bundle: Bundle, enco
     expected = encoder.encode(SENTENCES[:12])
     for result in results:
         np.testing.assert_allclose(np.stack(result), expected, atol=1e-5)
-
-
-def test_warming_up_runs_every_session(encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a warm-up no session has its first inference still before it."""
-    warmed: list[int] = []
-    run = encoder.run
-
-    def count(batch: Sequence[Tokens], number: int = 0) -> Floats:
-        warmed.append(number)
-        return run(batch, number)
-
-    monkeypatch.setattr(encoder, "run", count)
-    encoder.warm_up()
-    assert warmed == list(range(encoder.sessions))
 
 
 def test_another_kind_of_bundle_is_a_mistake_of_the_caller(bundle: Bundle) -> None:

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import settings
 
 from export.bundle import Bundle
+from export.convert import export_model
 from export.runtime.bi_encoder import BiEncoder
+from export.runtime.cross_encoder import CrossEncoder
+from export.runtime.session import CPU, Device
 from intents import build
 from intents.build import Built, Options, Reporter, build_index
 from intents.entries import Faq
@@ -43,10 +46,27 @@ def quick(few_out_of_scope: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def build_quickly(encoder: BiEncoder, few_out_of_scope: Path) -> Builder:
     """Build a FAQ with few out-of-scope messages."""
 
-    def run(faq: Faq, root: Path, *, now: datetime | None = None, encoder: BiEncoder = encoder) -> Built:
+    def run(
+        faq: Faq,
+        root: Path,
+        *,
+        now: datetime | None = None,
+        encoder: BiEncoder = encoder,
+        options: Options | None = None,
+        reporter: Reporter | None = None,
+        cross_encoder: CrossEncoder | None = None,
+    ) -> Built:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(build, "SHIPPED_OUT_OF_SCOPE", few_out_of_scope)
-            return build_index(faq, encoder, root, Options(), now=now or datetime.now(UTC), reporter=Reporter())
+            return build_index(
+                faq,
+                encoder,
+                root,
+                options or Options(),
+                now=now or datetime.now(UTC),
+                reporter=reporter or Reporter(),
+                cross_encoder=cross_encoder,
+            )
 
     return run
 
@@ -63,6 +83,17 @@ def small_root(build_quickly: Builder, tmp_path_factory: pytest.TempPathFactory)
 def root(small_root: Path, tmp_path: Path) -> Path:
     """A copy of the small FAQ's index, to do with as a test likes."""
     return shutil.copytree(small_root, tmp_path / "index", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
+    """A small random cross-encoder, whose pairs have at most 48 tokens."""
+    from tests.export.models import make_model  # brings torch
+
+    folder = tmp_path_factory.mktemp("cross")
+    model = make_model(folder / "model", labels=1)
+    bundle = export_model(str(model), folder / "bundle", variants=()).bundle
+    return CrossEncoder(bundle, "fp32", Device(CPU), max_tokens=48)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A small FAQ with an entry of every sort, and what tests do with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import msgspec
 
 from intents.build import Built, Reporter
+from intents.confirm import Confirmer, Joint
+from intents.decide import Confidence, Policy
 from intents.entries import Entry, Faq, Header
 from intents.index import FaqIndex
 
@@ -75,6 +78,25 @@ def changed(position: int, **fields: Any) -> Faq:
     entries = list(SMALL.entries)
     entries[position] = msgspec.structs.replace(entries[position], **fields)
     return Faq(header=SMALL.header, entries=tuple(entries))
+
+
+# A candidate's joint score is ten times its score and its logit beyond -2; one of 6 is a confidence of one half.
+CONFIRMER = Confirmer(
+    model="a cross-encoder",
+    fingerprint="f" * 64,
+    pair_tokens=64,
+    candidates=4,
+    confirm_from=0.0,
+    confirm_to=1.0,
+    joint=Joint(score=10.0, logit=1.0, imputed=-2.0, imputed_by_score=2.0),
+    policy=Policy(confidence=Confidence(bias=-6.0, score=1.0, margin=0.0), answer_at=0.9, clarify_at=0.5),
+)
+
+
+def confirming(index: FaqIndex, **fields: Any) -> FaqIndex:
+    """The index as if it had been built with a cross-encoder, which confirms everything unless it is said otherwise."""
+    confirmer = msgspec.structs.replace(CONFIRMER, **fields)
+    return replace(index, manifest=msgspec.structs.replace(index.manifest, confirmer=confirmer))
 
 
 class Recorder(Reporter):

@@ -11,6 +11,7 @@ import pytest
 
 from export.bundle import Bundle
 from export.runtime.bi_encoder import BiEncoder
+from export.runtime.cross_encoder import CrossEncoder, cut_to
 from intents.build import Options, build_index, up_to_date
 from intents.entries import Entry, Faq
 from intents.items import items_of
@@ -171,3 +172,63 @@ def test_seasonal_entries_make_room_for_the_others(build_quickly: Builder, tmp_p
     root = tmp_path / "index"
     plan = build_quickly(Faq(header=SMALL.header, entries=(seasonal, market)), root).manifest.plan
     assert plan.neighbours == 100 + 54  # as many as there are: 152 of the one and 2 of the other
+
+
+def test_a_build_with_a_cross_encoder_confirms(
+    build_quickly: Builder, open_current: Opener, cross_encoder: CrossEncoder, tmp_path: Path
+) -> None:
+    """The index says with which cross-encoder, how long pairs are, how many are read, and what to expect of it."""
+    reporter = Recorder()
+    built = build_quickly(
+        SMALL, tmp_path / "index", cross_encoder=cross_encoder, options=Options(candidates=3), reporter=reporter
+    )
+    index = open_current(tmp_path / "index")
+    confirmer, confirmed = index.confirmer, built.manifest.confirmed
+    assert confirmer is not None
+    assert confirmed is not None
+    assert confirmer == built.manifest.confirmer
+    assert confirmer.fingerprint == cross_encoder.bundle.manifest.fingerprint
+    assert (confirmer.pair_tokens, confirmer.candidates) == (48, 3)
+    assert confirmer.is_monotone()
+    phrasings, far = built.manifest.calibration.in_scope, built.manifest.calibration.far
+    assert confirmed.messages == 2 * phrasings + far
+    assert 0 < confirmed.pairs <= 3 * confirmed.messages
+    assert f"reading {confirmed.pairs} pairs with the cross-encoder" in reporter.steps
+    assert reporter.done == reporter.total == built.encoded + confirmed.pairs
+
+
+def test_a_build_without_a_cross_encoder_confirms_nothing(small_root: Path) -> None:
+    """Nothing is confirmed, and nothing is said of it."""
+    manifest = current_manifest(small_root)
+    assert manifest is not None
+    assert (manifest.confirmer, manifest.confirmed) == (None, None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_cross_encoder_asks_for_a_build(
+    root: Path, build_quickly: Builder, bundle: Bundle, cross_encoder: CrossEncoder
+) -> None:
+    """A cross-encoder that is added, changed, cut otherwise or taken away, or another number of candidates, is new."""
+    model, reader = bundle.manifest.fingerprint, cross_encoder.bundle
+    assert up_to_date(root, SMALL, model, Options(), reader) is None
+    built = build_quickly(SMALL, root, cross_encoder=cross_encoder)
+    assert built.encoded == 0, "the bi-encoder's vectors are the same"
+    assert up_to_date(root, SMALL, model, Options(), reader) == built.manifest
+    other = replace(reader, manifest=msgspec.structs.replace(reader.manifest, fingerprint="other"))
+    assert up_to_date(root, SMALL, model, Options(), other) is None
+    assert up_to_date(root, SMALL, model, Options(), cut_to(reader, 32)) is None
+    assert up_to_date(root, SMALL, model, Options(candidates=3), reader) is None
+    assert up_to_date(root, SMALL, model, Options()) is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_cross_encoder_candidates_do_not_matter(root: Path, bundle: Bundle) -> None:
+    """How many candidates would be read changes nothing where none is."""
+    assert up_to_date(root, SMALL, bundle.manifest.fingerprint, Options(candidates=3)) is not None
+
+
+@pytest.mark.parametrize("fields", [{"candidates": 0}, {"candidates": 11}, {"target_precision": 1.0}])
+def test_options_out_of_range_are_a_mistake_of_the_caller(fields: dict[str, float]) -> None:
+    """Shares are between 0 and 1, and only candidates that are kept can be read."""
+    with pytest.raises(ValueError, match="Options"):
+        Options(**fields)  # type: ignore[arg-type]

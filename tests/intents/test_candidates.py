@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intents.candidates import MAX_CANDIDATES, EntryScorer, centroids_of, nearest_of_each, rank, unit
+from intents.candidates import MAX_CANDIDATES, Candidate, EntryScorer, centroids_of, nearest_of_each, rank, unit
 from intents.search import Floats, Retrieved
 
 SIMILARITIES = st.floats(min_value=-1, max_value=1, width=32)
@@ -20,13 +20,20 @@ def floats(values: Sequence[float]) -> Floats:
     return np.array(values, dtype=np.float32)
 
 
+def ranked(nearest: Floats, centroid: Floats, weight: float, last: float) -> list[Candidate]:
+    """Candidates of entries 0, 1, ... whose nearest items stand at 100, 101, ..."""
+    entries = np.arange(len(nearest))
+    return rank(entries, entries + 100, nearest, centroid, weight, last)
+
+
 @given(ROWS, WEIGHTS)
 def test_candidates_stand_best_first(rows: list[tuple[float, float]], weight: float) -> None:
     """Scores never rise along the list, equal ones stand by entry, and only the best few are kept."""
     nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
-    found = rank(np.arange(len(rows)), nearest, centroid, weight, float(nearest.min()))
+    found = ranked(nearest, centroid, weight, float(nearest.min()))
     assert len(found) == min(len(rows), MAX_CANDIDATES)
     assert [(-c.score, c.entry) for c in found] == sorted((-c.score, c.entry) for c in found)
+    assert all(c.item == c.entry + 100 for c in found)
     best = ((nearest + weight * centroid) / (1 + weight)).max()
     assert found[0].score == pytest.approx(float(best), abs=1e-6)
 
@@ -35,7 +42,7 @@ def test_candidates_stand_best_first(rows: list[tuple[float, float]], weight: fl
 def test_the_margin_is_the_distance_to_the_best_other_entry(rows: list[tuple[float, float]], weight: float) -> None:
     """The first candidate's margin is never negative; the others' are their distance to the first, never positive."""
     nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
-    first, *others = rank(np.arange(len(rows)), nearest, centroid, weight, float(nearest.min()))
+    first, *others = ranked(nearest, centroid, weight, float(nearest.min()))
     assert first.margin >= 0
     if others:
         assert first.margin == pytest.approx(first.score - others[0].score)
@@ -44,13 +51,13 @@ def test_the_margin_is_the_distance_to_the_best_other_entry(rows: list[tuple[flo
 
 def test_a_lone_entry_is_compared_with_what_was_not_retrieved() -> None:
     """An entry that was not retrieved is at most as near as the worst item that was."""
-    (only,) = rank(np.array([4]), floats([0.75]), floats([0.75]), 1.0, 0.25)
-    assert (only.entry, only.score, only.margin) == (4, 0.75, 0.5)
+    (only,) = rank(np.array([4]), np.array([9]), floats([0.75]), floats([0.75]), 1.0, 0.25)
+    assert only == Candidate(4, 0.75, 0.5, 9)
 
 
 def test_a_lone_entry_below_its_own_items_has_no_margin() -> None:
     """A far centroid may pull the score below the worst item: the margin is then 0, and never negative."""
-    (only,) = rank(np.array([0]), floats([0.5]), floats([0.0]), 1.0, 0.5)
+    (only,) = ranked(floats([0.5]), floats([0.0]), 1.0, 0.5)
     assert only.margin == 0
 
 
@@ -58,7 +65,7 @@ def test_a_lone_entry_below_its_own_items_has_no_margin() -> None:
 def test_weight_0_is_the_nearest_phrasing(rows: list[tuple[float, float]]) -> None:
     """Without a weight the centroid has no say: the score is the nearest item's similarity."""
     nearest = floats([a for a, _ in rows])
-    found = rank(np.arange(len(rows)), nearest, floats([b for _, b in rows]), 0.0, -1.0)
+    found = ranked(nearest, floats([b for _, b in rows]), 0.0, -1.0)
     assert all(c.score == pytest.approx(float(nearest[c.entry]), abs=1e-7) for c in found)
 
 
@@ -70,10 +77,10 @@ def test_a_nearer_item_never_harms_its_entry(
     entry = data.draw(st.integers(min_value=0, max_value=len(rows) - 1))
     nearest, centroid = floats([a for a, _ in rows]), floats([b for _, b in rows])
     last = float(nearest.min())
-    before = rank(np.arange(len(rows)), nearest, centroid, weight, last)
+    before = ranked(nearest, centroid, weight, last)
     raised = nearest.copy()
     raised[entry] = min(1.0, raised[entry] + 0.25)
-    after = rank(np.arange(len(rows)), raised, centroid, weight, last)
+    after = ranked(raised, centroid, weight, last)
     places = [c.entry for c in before]
     if entry in places:
         place = [c.entry for c in after].index(entry)
@@ -85,13 +92,13 @@ def test_a_nearer_item_never_harms_its_entry(
 def test_ranking_nothing_gives_nothing() -> None:
     """Where nothing was retrieved there are no candidates."""
     nothing = floats([])
-    assert rank(np.array([], dtype=np.int64), nothing, nothing, 1.0, 0.0) == []
+    assert ranked(nothing, nothing, 1.0, 0.0) == []
 
 
 def test_each_entry_counts_its_best_item() -> None:
-    """Of items that stand best first, an entry's first one is its similarity."""
-    entries, scores = nearest_of_each(np.array([7, 2, 7, 2, 5]), floats([0.9, 0.8, 0.7, 0.6, 0.5]))
-    assert dict(zip(entries.tolist(), scores.tolist(), strict=True)) == pytest.approx({7: 0.9, 2: 0.8, 5: 0.5})
+    """Of items that stand best first, an entry's first one is its nearest."""
+    entries, first = nearest_of_each(np.array([7, 2, 7, 2, 5]))
+    assert dict(zip(entries.tolist(), first.tolist(), strict=True)) == {7: 0, 2: 1, 5: 4}
 
 
 @pytest.fixture
@@ -109,6 +116,7 @@ def test_scores_join_the_nearest_item_and_the_centroid(scorer: EntryScorer) -> N
     assert [c.entry for c in found] == [0, 1, 2]
     assert [c.score for c in found] == pytest.approx([0.8, 0.6, 0.0], abs=1e-6)
     assert found[0].margin == pytest.approx(0.2, abs=1e-6)
+    assert [c.item for c in found] == [0, 2, 3]
 
 
 def test_entries_that_are_not_allowed_are_left_out(scorer: EntryScorer) -> None:
@@ -116,7 +124,7 @@ def test_entries_that_are_not_allowed_are_left_out(scorer: EntryScorer) -> None:
     vector = floats([0.8, 0.6, 0.0])
     allowed = np.array([True, False, True])
     found = scorer.candidates(Retrieved(vector, np.array([0, 2, 3]), floats([0.8, 0.6, 0.0])), allowed)
-    assert [c.entry for c in found] == [0, 2]
+    assert [(c.entry, c.item) for c in found] == [(0, 0), (2, 3)]
     assert found[0].margin == pytest.approx(0.8, abs=1e-6)
     assert scorer.candidates(Retrieved(vector, np.array([0]), floats([0.8])), np.array([False, True, True])) == []
 

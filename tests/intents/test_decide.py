@@ -44,7 +44,7 @@ def ranking(*pairs: tuple[int, float]) -> list[Candidate]:
     """Candidates with the margins that belong to their scores."""
     top = pairs[0][1]
     second = pairs[1][1] if len(pairs) > 1 else top
-    return [Candidate(entry, score, score - (top if i else second)) for i, (entry, score) in enumerate(pairs)]
+    return [Candidate(entry, score, score - (top if i else second), entry) for i, (entry, score) in enumerate(pairs)]
 
 
 @given(policies(), rankings(), st.floats(min_value=0, max_value=1))
@@ -79,11 +79,15 @@ def test_a_decision_keeps_its_shape(policy: Policy, found: list[Candidate]) -> N
 
 @given(policies(), rankings())
 def test_confidence_is_of_the_top_entry(policy: Policy, found: list[Candidate]) -> None:
-    """Whatever is decided, the confidence is the logistic of the top candidate's score and margin."""
+    """Confidence is the logistic of the top candidate's score and margin; at most that where others are offered."""
     c = policy.confidence
     logit = c.bias + c.score * found[0].score + c.margin * found[0].margin
     expected = 1 / (1 + math.exp(-max(-700, min(700, logit))))
-    assert decide(found, ENTRIES, policy).confidence == pytest.approx(expected)
+    decision = decide(found, ENTRIES, policy)
+    if decision.kind == "clarify":  # of the first option, where small talk above it is passed over
+        assert decision.confidence <= expected + 1e-9
+    else:
+        assert decision.confidence == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ def test_a_threshold_above_one_answers_nothing() -> None:
 @pytest.mark.parametrize(("bias", "expected"), [(1e6, 1.0), (-1e6, 0.0)])
 def test_confidence_does_not_overflow(bias: float, expected: float) -> None:
     """However extreme the scores, confidence stays a probability."""
-    assert Confidence(bias=bias, score=1, margin=1).of(Candidate(0, 1.0, 1.0)) == pytest.approx(expected)
+    assert Confidence(bias=bias, score=1, margin=1).of(Candidate(0, 1.0, 1.0, 0)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("entry", "kind"), [(0, "answer"), (SMALLTALK, "answer"), (HANDOFF, "handoff")])

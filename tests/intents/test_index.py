@@ -10,6 +10,7 @@ import pytest
 
 from export.bundle import Bundle
 from export.sealed import seal
+from intents.candidates import Candidate
 from intents.entries import Entry, Faq, Header
 from intents.errors import FaqIndexError
 from intents.index import (
@@ -27,9 +28,10 @@ from intents.index import (
     phrasings_of,
     read_index_manifest,
 )
+from intents.items import items_of
 from intents.search import AnnoySearch, ExactSearch
 from intents.store import current_folder
-from tests.intents.small import SALE_BEGINS, SALE_ENDS, SMALL, Opener
+from tests.intents.small import CONFIRMER, SALE_BEGINS, SALE_ENDS, SMALL, Opener, confirming
 
 FILES = (FAQ, VECTORS, OWNERS, CENTROIDS, OUT_OF_SCOPE, ANNOY)
 DAY = timedelta(days=1)
@@ -107,6 +109,25 @@ def test_an_index_that_contradicts_itself_is_refused(root: Path, open_current: O
         open_current(root)
 
 
+def test_a_confirmer_that_could_harm_is_refused(root: Path, open_current: Opener) -> None:
+    """Weights that would let a decision weaken when a logit rises are not served."""
+    joint = msgspec.structs.replace(CONFIRMER.joint, logit=-1.0)
+    reseal(root, confirmer=msgspec.structs.replace(CONFIRMER, joint=joint))
+    with pytest.raises(FaqIndexError, match="inconsistent"):
+        open_current(root)
+
+
+def test_items_out_of_order_are_refused(root: Path, open_current: Opener) -> None:
+    """Items stand entry by entry: their texts are found by their places."""
+
+    def change(folder: Path) -> None:
+        np.save(folder / OWNERS, np.load(folder / OWNERS)[::-1].copy())
+
+    reseal(root, change)
+    with pytest.raises(FaqIndexError, match="inconsistent"):
+        open_current(root)
+
+
 @pytest.mark.parametrize("name", [FAQ, VECTORS, OWNERS, CENTROIDS])
 def test_a_file_of_another_kind_is_refused(root: Path, open_current: Opener, name: str) -> None:
     """Even under an unbroken seal, a file that is not what its name says is a sentence, not a crash."""
@@ -181,6 +202,43 @@ def test_the_mask_of_a_day_leaves_out_what_is_not_valid(small_index: FaqIndex) -
         mask = small_index.allowed_on(day)
         assert (None if mask is None else mask.tolist()) == expected
     assert len(small_index._days) == 1  # a server that runs for years keeps one
+
+
+def test_items_have_their_texts(small_index: FaqIndex) -> None:
+    """The phrasing at every item's position is its text; a question joined with its answer is no phrasing."""
+    for position, item in enumerate(items_of(SMALL.entries)):
+        assert small_index.phrasing_of(position) == (item.text if item.role == "phrasing" else None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "item", "text"),
+    [
+        (1, "return policy", "How do I return something? | return policy | Print the label in your account and hand"),
+        (1, "How do I return something?", "How do I return something? | Print the label in your account and hand"),
+        (3, "good morning", "Hello | good morning"),
+        (4, "speak to a human", "Can I talk to a person? | speak to a human"),
+        (0, "opening hours", "When are you open? | opening hours | We are open from 9 to 18, Monday to Saturday."),
+    ],
+)
+def test_a_candidate_as_text(small_index: FaqIndex, entry: int, item: str, text: str) -> None:
+    """The cross-encoder is shown question, best phrasing and the answer's words, where these say what it is about."""
+    position = [one.text for one in items_of(SMALL.entries)].index(item)
+    for _ in range(2):
+        assert small_index.rendered(Candidate(entry, 0.5, 0.1, position)).startswith(text)
+
+
+def test_a_candidate_found_by_its_answer_as_text(small_index: FaqIndex) -> None:
+    """Where the nearest item is the answer's, no phrasing is shown beside the question."""
+    items = items_of(SMALL.entries)
+    position = next(i for i, item in enumerate(items) if item.role == "answer" and item.entry == 2)
+    text = "What does shipping cost? | Shipping is 4.90, and free from 50."
+    assert small_index.rendered(Candidate(2, 0.5, 0.1, position)) == text
+
+
+def test_an_index_has_no_confirmer_unless_built_with_one(small_index: FaqIndex) -> None:
+    """What was built without a cross-encoder says so, and what was built with one says with which."""
+    assert small_index.confirmer is None
+    assert confirming(small_index).confirmer == CONFIRMER
 
 
 def test_the_search_is_the_one_asked_for(small_index: FaqIndex) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from intents.entries import Entry
-from intents.items import Item, items_of, plain_text
+from intents.items import Item, answer_of, items_of, plain_text, rendered, ways_to_ask
 
 
 def entry(**fields: object) -> Entry:
@@ -64,3 +64,46 @@ def test_equal_texts_are_one_item() -> None:
 def test_plain_text_is_what_a_reader_sees(markdown: str, expected: str) -> None:
     """Marks of Markdown go, words stay, on one line; HTML is text, as it is in the widget."""
     assert plain_text(markdown) == expected
+
+
+def test_ways_to_ask_stand_as_their_items_do() -> None:
+    """The question first, each text once, in the order of the items."""
+    one = entry(phrasings=("hours", "Open?", "times", "hours"))
+    assert ways_to_ask(one) == ("Open?", "hours", "times")
+    assert list(ways_to_ask(one)) == [item.text for item in items_of([one]) if item.role == "phrasing"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({}, "Yes, daily."),
+        ({"kind": "smalltalk"}, None),
+        ({"kind": "handoff"}, None),
+        ({"id": "card_lost", "answer": "card_lost"}, None),
+    ],
+)
+def test_answers_with_words_to_go_by(fields: dict[str, object], answer: str | None) -> None:
+    """An answer counts where it is searched, and only there."""
+    assert answer_of(entry(**fields)) == answer
+
+
+@pytest.mark.parametrize(
+    ("phrasing", "without", "text"),
+    [
+        ("hours", None, "Open? | hours | Yes."),
+        ("Open?", None, "Open? | Yes."),
+        (None, None, "Open? | Yes."),
+        ("hours", "Open?", "hours | Yes."),
+        (None, "Open?", "Yes."),
+        ("hours", "hours", "Open? | Yes."),
+        ("hours", "something else", "Open? | hours | Yes."),
+    ],
+)
+def test_an_entry_as_text_for_the_cross_encoder(phrasing: str | None, without: str | None, text: str) -> None:
+    """Its question, its best phrasing where that is another, and its answer; a text to leave out is nowhere in it."""
+    assert rendered(entry(), phrasing, "Yes.", without=without) == text
+
+
+def test_an_entry_without_an_answer_as_text() -> None:
+    """Where the answer says nothing of what is asked, the ways to ask are all there is."""
+    assert rendered(entry(), "hours", None) == "Open? | hours"

@@ -10,6 +10,8 @@ import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 from structlog.testing import capture_logs
 
+from export.bundle import Bundle
+from export.convert import export_model
 from server.app import Server
 from server.engine import Engine
 from tests.server.fakes import Device, HeldEngine
@@ -52,6 +54,15 @@ def nothing_is_dropped(caplog: pytest.LogCaptureFixture, logs: Events) -> Iterat
     assert not [message for message in told if re.search("never retrieved|[Ee]xception in", message)]
 
 
+@pytest.fixture(scope="session")
+def cross_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small cross-encoder that knows nothing."""
+    from tests.export.models import make_model  # brings torch
+
+    folder = tmp_path_factory.mktemp("cross")
+    return export_model(str(make_model(folder / "model", labels=1)), folder / "bundle", variants=()).bundle
+
+
 @pytest.fixture
 async def server(start_server: ServerFactory) -> AsyncIterator[Server]:
     """A real server of the sample shop."""
@@ -70,11 +81,11 @@ async def device() -> AsyncIterator[Device]:
 @pytest.fixture
 def held_engine(engine: Engine, device: Device) -> HeldEngine:
     """The real engine behind that device."""
-    return HeldEngine(engine.encoder, engine.index, engine.search, device)
+    return HeldEngine(engine.encoder, engine.index, engine.search, device=device)
 
 
 @pytest.fixture
-def start_held(start_server: ServerFactory, held_engine: HeldEngine) -> ServerFactory:
+def start_held(start_server: ServerFactory, held_engine: HeldEngine, device: Device) -> ServerFactory:
     """Start a real server whose encoder waits for the test; keyword arguments are settings."""
 
     @asynccontextmanager
@@ -83,6 +94,6 @@ def start_held(start_server: ServerFactory, held_engine: HeldEngine) -> ServerFa
             try:
                 yield server
             finally:
-                held_engine.device.let_go()
+                device.let_go()
 
     return start

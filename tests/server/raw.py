@@ -42,9 +42,9 @@ class Raw:
         return message
 
     async def occupy(self, device: Device, lanes: int) -> None:
-        """Ask until every lane of the device is busy; the questions have the ids "lane 0" and so on."""
+        """Ask until every lane of the device is busy; the questions have the ids "lane 0" and so on, and differ."""
         for lane in range(lanes):
-            await self.ask(f"lane {lane}", UNSEEN)
+            await self.ask(f"lane {lane}", f"{UNSEEN}, number {lane}")
             await device.arrived.get()
 
     async def flush(self) -> None:

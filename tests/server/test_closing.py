@@ -1,20 +1,23 @@
 """Guards how connections begin, break and end: subprotocols, frames, clients that leave, failures, and stopping."""
 
 import asyncio
+import json
 import re
 import socket
 import struct
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Subprotocol
 
 from server.app import Server
 from server.errors import ListenError
 from tests.server.fakes import Device, until
-from tests.server.raw import UNSEEN, dial
+from tests.server.raw import UNSEEN, UPGRADE, dial
 
 ServerFactory = Any
 Events = list[MutableMapping[str, Any]]
@@ -93,10 +96,10 @@ async def test_client_that_leaves_cancels_its_work(start_held: ServerFactory, de
         await staying.occupy(device, lanes)
         async with dial(server) as leaving:
             for number in range(3):
-                await leaving.ask(f"{number}", UNSEEN)
+                await leaving.ask(f"{number}", f"{UNSEEN} {number}")
             await leaving.flush()
-            assert server._batcher.waiting == 3
-        await until(lambda: server._batcher.waiting == 0)
+            assert server._running.pipeline._encode.waiting == 3
+        await until(lambda: server._running.pipeline._encode.waiting == 0)
         device.let_go()
         for _ in range(lanes):
             assert (await staying.receive())["type"] == "answer"
@@ -127,14 +130,15 @@ async def test_failure_is_internal_and_the_connection_goes_on(
 ) -> None:
     """An exception nobody thought of ends its own message as `internal`, is logged with its message's id, no more."""
     async with start_server() as server, dial(server) as client:
-        resolve = server._pipeline.resolve
+        pipeline = server._running.pipeline
+        begin = pipeline.begin
 
-        async def broken(text: str, deadline: float) -> Any:
+        def broken(text: str, deadline: float) -> Any:
             if text == "break":
                 raise KeyError("a bug")
-            return await resolve(text, deadline)
+            return begin(text, deadline)
 
-        monkeypatch.setattr(server._pipeline, "resolve", broken)
+        monkeypatch.setattr(pipeline, "begin", broken)
         await client.ask("bad", "break")
         error = await client.receive()
         assert (error["id"], error["code"], error["retryable"]) == ("bad", "internal", True)
@@ -142,6 +146,46 @@ async def test_failure_is_internal_and_the_connection_goes_on(
         await client.ask("good", "Where is my order?")
         assert (await client.receive())["id"] == "good"
     assert [(event["event"], event["id"]) for event in alarming(logs)] == [("message failed", "bad")]
+
+
+async def test_failure_after_the_model_is_internal(
+    start_server: ServerFactory, logs: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one that comes once the message has been encoded; its id is free again."""
+    async with start_server() as server, dial(server) as client:
+        monkeypatch.setattr("server.connection.reply", lambda *_: 1 / 0)
+        await client.ask("1", UNSEEN)
+        error = await client.receive()
+        assert (error["id"], error["code"], error["retryable"]) == ("1", "internal", True)
+        monkeypatch.undo()
+        await client.ask("1", UNSEEN)
+        assert (await client.receive())["type"] == "answer"
+    assert [(event["event"], event["id"]) for event in alarming(logs)] == [("message failed", "1")]
+
+
+async def test_question_and_goodbye_in_one_piece(start_held: ServerFactory, device: Device, logs: Events) -> None:
+    """A client that asks and leaves in one breath: its question is dropped, though nobody has begun to wait for it."""
+    ask = json.dumps({"type": "ask", "id": "1", "text": f"{UNSEEN} now"}).encode()
+    frames = [Frame(Opcode.TEXT, ask), Frame(Opcode.CLOSE, Close(1000, "").serialize())]
+    async with start_held() as server, dial(server) as staying:
+        lanes = server._engine.encoder.sessions
+        await staying.occupy(device, lanes)
+        address = urlsplit(server.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write("\r\n".join(["GET / HTTP/1.1", f"Host: {address.netloc}", *UPGRADE, "", ""]).encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"".join(frame.serialize(mask=True) for frame in frames))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: len(server._connections) == 1)
+        assert server._running.pipeline._encode.waiting == 0
+        device.let_go()
+        for _ in range(lanes):
+            assert (await staying.receive())["type"] == "answer"
+        await staying.flush()
+        assert len(device.seen) == lanes
+    assert not alarming(logs)
 
 
 async def test_stop_finishes_what_is_in_flight(start_held: ServerFactory, device: Device) -> None:

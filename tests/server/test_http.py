@@ -33,6 +33,7 @@ async def test_readyz(server: Server) -> None:
         "model": "sentence-transformers/all-MiniLM-L6-v2",
         "variant": server._engine.encoder.variant,
         "provider": "CPUExecutionProvider",
+        "cross_encoder": None,
         "degraded": None,
     }
 
@@ -61,7 +62,7 @@ async def test_hanging_model_is_neither_healthy_nor_ready(
     async with start_held() as server, dial(server) as client:
         await client.ask("1", UNSEEN)
         batch = await device.arrived.get()
-        monkeypatch.setattr(server._batcher, "longest_run", lambda: STALLED_SECONDS + 1)
+        monkeypatch.setattr(server._running.lanes, "longest_run", lambda: STALLED_SECONDS + 1)
         for path in ("/healthz", "/readyz"):
             reply = await get(server, path)
             assert reply.status == 503

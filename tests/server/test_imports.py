@@ -37,6 +37,11 @@ def test_serving_commands_import_no_torch(command: str) -> None:
     assert not imported_by(f"import server.cli.{command}") & MAKERS
 
 
+def test_settings_import_no_runtime() -> None:
+    """Whoever only reads settings loads neither ONNX Runtime nor a tokenizer."""
+    assert not imported_by("import server.settings") & {"onnxruntime", "tokenizers", "annoy"}
+
+
 def test_the_command_line_imports_next_to_nothing() -> None:
     """`faqwire --help` answers at once because nothing heavy is imported for it."""
     assert not imported_by("import server.cli") & HEAVY

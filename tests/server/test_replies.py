@@ -11,7 +11,7 @@ from intents.cascade import Outcome
 from intents.decide import Decision, Option
 from intents.entries import Entry, Faq, Header, Texts
 from intents.index import FaqIndex
-from server.pipeline import Resolved, Timing
+from server.pipeline import Resolved
 from server.replies import reply
 
 ENTRIES = (
@@ -42,8 +42,9 @@ def resolved(kind: Any, entry: int | None, *options: tuple[int, float]) -> Resol
     """A message that ended so."""
     chosen = tuple(Option(*option) for option in options)
     confidence = chosen[0].confidence if chosen else 0.0
-    outcome = Outcome(Decision(kind, entry, confidence, chosen), (), "disabled")
-    return Resolved(outcome, DAY, Timing(tokenize=0.001, queue=0.002, encode=0.003, search=0.0000004))
+    decision = Decision(kind, entry, confidence, chosen)
+    outcome = Outcome(decision, (), "disabled", 0, decision)
+    return Resolved(outcome, DAY, {"tokenize": 0.001, "queue": 0.002, "encode": 0.003, "search": 0.0000004})
 
 
 def test_answer(index: FaqIndex) -> None:

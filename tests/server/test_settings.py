@@ -79,6 +79,15 @@ def test_lists(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "allowed_origins" in sentence
 
 
+def test_tables(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table is a TOML table in the file and JSON in the environment; numbers in it are taken as they are written."""
+    file = aside / "my.toml"
+    file.write_text('[provider_options]\ndevice_id = 1\ncudnn_conv_algo_search = "HEURISTIC"\n', encoding="utf-8")
+    assert read_settings(file).provider_options == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    monkeypatch.setenv("FAQWIRE_PROVIDER_OPTIONS", '{"gpu_mem_limit": 2147483648}')
+    assert read_settings().provider_options == {"gpu_mem_limit": "2147483648"}
+
+
 def test_frozen(aside: Path) -> None:
     """Settings do not change once they are read."""
     with pytest.raises(ValidationError):
@@ -94,8 +103,15 @@ BAD_FILES: dict[str, tuple[str, str]] = {
     "twice": ("port = 1\nport = 2\n", r"my\.toml is not valid TOML: .*"),
     "out of range": ("port = 65536\n", r"my\.toml: port: input should be less than or equal to 65535, not 65536"),
     "wrong type": ('port = "http"\n', r"my\.toml: port: input should be a valid integer, .*, not 'http'"),
-    "not a choice": ('provider = "tpu"\n', r"my\.toml: provider: input should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+    "not a choice": (
+        'provider = "tpu"\n',
+        r"my\.toml: provider: input should be 'auto', 'cpu', 'cuda' or 'tensorrt', not 'tpu'",
+    ),
     "list of numbers": ("allowed_origins = [1]\n", r"my\.toml: allowed_origins: input should be a valid string, not 1"),
+    "option that is no text": (
+        "[provider_options]\narena_extend_strategy = true\n",
+        r"my\.toml: provider_options: input should be a valid string, not True",
+    ),
     "empty host": ('host = ""\n', r"my\.toml: host: string should have at least 1 character, not ''"),
     "budget above the largest": (
         "budget_ms = 99\nmax_budget_ms = 98\n",

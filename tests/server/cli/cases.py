@@ -80,6 +80,12 @@ BUILD = {
         "build faq.yaml", "model.fp32.onnx is damaged", flipped("var/model/model.fp32.onnx")
     ),
     "a truncated variant": Case("build faq.yaml", "model.int8.onnx is damaged", truncated("var/model/model.int8.onnx")),
+    "no cross-encoder": Case(
+        "build faq.yaml --cross-encoder var/cross", r"var/cross is not a model bundle: .* -o var/cross`"
+    ),
+    "a bi-encoder as cross-encoder": Case(
+        "build faq.yaml --cross-encoder var/model", "var/model is a bi-encoder and a cross-encoder is needed"
+    ),
     "a foreign folder in the way": Case("build faq.yaml -o var", "var holds other files and is not a FAQ index"),
     "a file in the way": Case("build faq.yaml -o messages.csv", "messages.csv is a file and not a FAQ index"),
     "no such settings": Case("build faq.yaml --config x.toml", "x.toml does not exist; name a settings file"),
@@ -115,7 +121,7 @@ SERVE = {
     ),
     "a later format": Case(
         "serve --port 0",
-        "has format 99 and this faqwire reads up to 1: upgrade faqwire",
+        "has format 99 and this faqwire reads up to 2: upgrade faqwire",
         holding("var/index/current/manifest.json", '{"format": 99}'),
     ),
     **{
@@ -165,6 +171,7 @@ EVAL = {
     ),
     "no model": Case(LABELLED, f"var/model is not a model bundle: .*{NOWHERE}", missing("var/model")),
     "one byte of the weights": Case(LABELLED, "model.fp16.onnx is damaged", flipped("var/model/model.fp16.onnx")),
+    "no cross-encoder": Case(LABELLED + " --cross-encoder var/cross", "var/cross is not a model bundle"),
     "no such settings": Case(LABELLED + " --config x.toml", "x.toml does not exist"),
 }
 

@@ -54,6 +54,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         """An environment in which nothing is set but what keeps a test in its own place."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("FAQWIRE_", "PYTHON"))}
+        plain["FAQWIRE_METRICS_PORT"] = "0"  # whatever else runs on this machine
         return {
             **plain,
             "FAQWIRE_PORT": "1",  # nobody listens there, so that `ask` finds no stranger's server

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from export.bundle import open_bundle
+from export.convert import export_model
 from intents.evaluate import Report
-from intents.store import current_folder, list_versions
+from intents.store import current_folder, current_manifest, list_versions
 from server.cli.console import out
 from server.cli.eval import _table
 from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
@@ -127,6 +128,58 @@ def test_build(site: Site) -> None:
     assert json.loads(asked.stdout)["entry"]["id"] == "returns"
 
 
+@pytest.fixture
+def cross_encoder(site: Site) -> Path:
+    """The bundle of a small random cross-encoder, where the command is told to look for it."""
+    from tests.export.models import make_model  # brings torch
+
+    model = make_model(site.folder / "tiny-cross", labels=1)
+    return export_model(str(model), site.folder / "var" / "cross", variants=("int8",)).bundle.folder
+
+
+def test_build_with_a_cross_encoder(site: Site, cross_encoder: Path) -> None:
+    """The index is calibrated with the cross-encoder, by flag or setting; other lengths of pairs make other indexes."""
+    done = site.run("build", "faq.yaml", "-o", "new", "--cross-encoder", "var/cross")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^reading [\d,]+ pairs with the cross-encoder$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"^confirmer: tiny-cross, up to 5 candidates of a message, pairs of 64 tokens; ", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^expected with it: .*; \d+\.\d% of all messages confirmed$", done.stdout, re.MULTILINE)
+    manifest = current_manifest(site.folder / "new")
+    assert manifest is not None
+    assert manifest.confirmer is not None
+    assert manifest.confirmer.fingerprint == open_bundle(cross_encoder).manifest.fingerprint
+    assert (manifest.confirmer.pair_tokens, manifest.confirmer.candidates) == (64, 5)
+
+    set_so = {"FAQWIRE_CROSS_ENCODER": "var/cross"}
+    again = site.run("build", "faq.yaml", "-o", "new", env=set_so)
+    assert again.stderr == f"new is up to date: version {manifest.version}, 2 entries\n"
+    shorter = site.run("build", "faq.yaml", "-o", "new", env={**set_so, "FAQWIRE_PAIR_TOKENS": "32"})
+    assert "pairs of 32 tokens" in shorter.stdout
+    without = site.run("build", "faq.yaml", "-o", "new")
+    assert (without.returncode, "confirmer" in without.stdout) == (0, False)
+
+
+def test_eval_with_a_cross_encoder(site: Site, cross_encoder: Path) -> None:
+    """The bi-encoder alone and the cascade are measured on the same messages, side by side."""
+    args = ("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--cross-encoder", "var/cross")
+    done = site.run(*args, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    cascade = report["cascade"]
+    assert set(cascade) < set(report)
+    assert sum(report["confirmations"].values()) == sum(cascade["confirmations"].values()) == 3
+    assert report["share_confirmed"] == 0
+    assert 0 <= cascade["share_confirmed"] <= 1
+    assert (report["confirmer"]["model"], report["confirmer"]["pair_tokens"]) == ("tiny-cross", 64)
+    assert report["confirmed"]["messages"] > 0
+    assert report["cross_encoder_variant"] in {"int8", "fp32"}
+    table = site.run(*args)
+    assert re.search(r"accuracy@1 +│ \S+ +│ \S+ +│ 2 in-scope messages", table.stdout)
+    assert re.search(r"confirmation: not_needed +│ 1 +│ \d +│ 3 messages", table.stdout)
+
+
 def test_build_mends_a_truncated_index(site: Site) -> None:
     """A build does not trust a damaged version, however equal its manifest: it makes a new one beside it."""
     site.run("build", "faq.yaml")
@@ -163,6 +216,7 @@ def test_eval(site: Site) -> None:
         *("clarified", "clarify_hit", "out_of_scope_recall", "search_agreement"),
         *("faq", "messages_file", "model", "variant", "provider", "search", "plan", "calibration"),
     }
+    assert (report["cascade"], report["confirmer"], report["confirmed"]) == (None, None, None)
     assert (report["messages"], report["in_scope"], report["out_of_scope"]) == (4, 2, 2)
     assert (report["accuracy@1"], report["accuracy@3"], report["mrr"]) == (1.0, 1.0, 1.0)
     assert (report["faq"], report["search"]) == ("intents.csv", "exact")
@@ -173,9 +227,11 @@ def test_eval_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Without --json the figures are a table for people; what there was no message for has no figure."""
     shares = dict.fromkeys(("accuracy@1", "accuracy@3", "mrr", "answered", "precision", "clarified"), 0.87654)
     others = dict.fromkeys(("clarify_hit", "out_of_scope_recall", "search_agreement"))
-    report = msgspec.convert({"messages": 2, "in_scope": 2, "out_of_scope": 0, **shares, **others}, Report)
-    out.print(_table(report, "a FAQ"))
+    counts = {"messages": 2, "in_scope": 2, "out_of_scope": 0, "share_confirmed": 0.0, "confirmations": {"disabled": 2}}
+    report = msgspec.convert({**counts, **shares, **others}, Report)
+    out.print(_table(report, None, "a FAQ"))
     shown = capsys.readouterr().out
+    assert "confirmation:" not in shown
     assert re.search(r"accuracy@1 +│ 0\.8765 │ 2 in-scope messages", shown)
     assert re.search(r"out-of-scope recall +│ - +│ 0 out-of-scope messages", shown)
 

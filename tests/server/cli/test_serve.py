@@ -53,6 +53,8 @@ def test_port_0_picks_one_and_prints_it(site: Site) -> None:
         "variant": "fp32",
         "provider": "CPUExecutionProvider",
         "sessions": 1,
+        "cross_encoder": None,
+        "metrics": events[0]["metrics"],
         "index": (site.index / "current").readlink().name,
         "entries": events[0]["entries"],
     }

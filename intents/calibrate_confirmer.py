@@ -1,0 +1,286 @@
+"""How a cross-encoder's logits count, and when they are worth asking for.
+
+The cross-encoder reads a sample of the messages that the bi-encoder was calibrated on, each with its first candidates.
+What it reads of a candidate is what a server would show it, without the message itself. From its logits are fitted
+
+- the joint score: a logistic regression over pairs, on score and logit, without negative weights
+- the logit to expect of a candidate that was not read: a line over its score
+- confidence and thresholds of the joint scores, as those of the scores alone
+- the band of the bi-encoder's confidence in which messages are confirmed: of all that hold 95 % of the decisions that
+  confirmation changes, the one with the fewest messages. Beyond it the bi-encoder's own decision stands, so the
+  precision that the thresholds are chosen for is that of both together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from export.bundle import BundleManifest
+from intents.calibrate import (
+    Booleans,
+    Doubles,
+    Samples,
+    confidences,
+    expected_of,
+    find_answer_at,
+    find_clarify_at,
+    fit_monotone,
+    fit_policy,
+    samples_of,
+    share_of,
+)
+from intents.candidates import Candidate
+from intents.confirm import Confirmer, Joint, Pair, Score
+from intents.decide import Decision, Policy, decide
+from intents.entries import Entry
+from intents.errors import FaqIndexError
+from intents.holdout import SEED, Messages, Posed
+from intents.index import Confirmed
+from intents.items import Item, answer_of, rendered
+
+MAX_OF_A_KIND = 500
+KEPT = 0.95
+NEVER = 1.01  # no confidence is so high
+
+
+@dataclass(frozen=True)
+class Read:
+    """Messages, and what the cross-encoder made of them.
+
+    Attributes:
+        messages: a sample of a calibration's.
+        logits: of each message's first candidates, in the order of `messages.all()`.
+        pairs: how many different ones were scored: a message near out of scope shares its with the phrasing that it is.
+    """
+
+    messages: Messages
+    logits: list[list[float]]
+    pairs: int
+
+
+def read_messages(
+    messages: Messages,
+    entries: Sequence[Entry],
+    items: Sequence[Item],
+    candidates: int,
+    score: Score,
+) -> Read:
+    """Let a cross-encoder read a sample of messages with their candidates.
+
+    Args:
+        messages: a calibration's.
+        entries: the FAQ's.
+        items: the index's.
+        candidates: how many of each message's to read.
+        score: reads pairs; it is asked once.
+
+    Raises:
+        FaqIndexError: a logit is not a number, or infinite.
+    """
+    sample = _sample(messages)
+    answers = {position: answer_of(entry) for position, entry in enumerate(entries)}
+
+    def pairs_of(posed: Posed) -> list[Pair]:
+        return [
+            (posed.text, _shown(entries[c.entry], items[c.item], answers[c.entry], posed))
+            for c in posed.candidates[:candidates]
+        ]
+
+    asked = [pairs_of(posed) for posed in sample.all()]
+    distinct = list(dict.fromkeys(pair for pairs in asked for pair in pairs))
+    logits = score(distinct)
+    if not np.isfinite(logits).all():
+        raise FaqIndexError("the cross-encoder gives logits that are no numbers; name another one, or build without")
+    of = dict(zip(distinct, logits.tolist(), strict=True))
+    return Read(sample, [[of[pair] for pair in pairs] for pairs in asked], len(distinct))
+
+
+def _shown(entry: Entry, nearest: Item, answer: str | None, posed: Posed) -> str:
+    phrasing = nearest.text if nearest.role == "phrasing" else None
+    return rendered(entry, phrasing, answer, without=posed.text)
+
+
+def _sample(messages: Messages) -> Messages:
+    """A seeded sample: of each kind so many, and the same phrasings near out of scope as in scope."""
+    chooser = np.random.default_rng(SEED)
+    ours = _chosen(chooser, len(messages.in_scope))
+    return Messages(
+        in_scope=[messages.in_scope[i] for i in ours],
+        near=[messages.near[i] for i in ours] if messages.near else [],
+        far=[messages.far[i] for i in _chosen(chooser, len(messages.far))],
+    )
+
+
+def _chosen(chooser: np.random.Generator, count: int) -> list[int]:
+    return sorted(chooser.permutation(count)[:MAX_OF_A_KIND].tolist())
+
+
+def fit_confirmer(
+    read: Read,
+    bundle: BundleManifest,
+    entries: Sequence[Entry],
+    alone: Policy,
+    *,
+    candidates: int,
+    target_precision: float,
+    out_of_scope_share: float,
+) -> tuple[Confirmer, Confirmed]:
+    """Compute how an index confirms.
+
+    Args:
+        read: what the cross-encoder made of a sample of messages.
+        bundle: the cross-encoder's, cut to the length that pairs are cut to.
+        entries: the FAQ's.
+        alone: how the bi-encoder alone decides.
+        candidates: how many are read of a message.
+        target_precision: of answered messages, at the expected share.
+        out_of_scope_share: expected share of messages that the FAQ does not answer.
+    """
+    posed = read.messages.all()
+    smalltalk = frozenset(i for i, entry in enumerate(entries) if entry.kind == "smalltalk")
+
+    def sampled(ranked: Sequence[Sequence[Candidate]]) -> Samples:
+        return samples_of(read.messages, ranked, out_of_scope_share, smalltalk)
+
+    before = sampled([p.candidates for p in posed])
+    joint = _fit_joint(read, before.weight)
+    ranked = [joint.rank(p.candidates, k) if k else [] for p, k in zip(posed, read.logits, strict=True)]
+    after = sampled(ranked)
+    policy = fit_policy(after, target_precision)
+    # Decided as they will be, so that nothing depends on how two pieces of code round.
+    own = [decide(p.candidates, entries, alone) for p in posed]
+    values = np.array([alone.confidence.of(p.candidates[0]) if p.candidates else -1.0 for p in posed])
+    changes = [_differ(a, decide(found, entries, policy)) for a, found in zip(own, ranked, strict=True)]
+    changed = np.array(changes) if joint.logit else np.zeros(len(posed), dtype=bool)
+    confirm_from, confirm_to = find_band(values, changed, before.weight)
+    inside = (confirm_from <= values) & (values <= confirm_to)
+    policy = _with_thresholds(policy, after, own, before, inside, target_precision)
+    final = [
+        decide(found, entries, policy) if confirmed else decision
+        for decision, found, confirmed in zip(own, ranked, inside, strict=True)
+    ]
+    expected = expected_of(
+        np.where(inside, confidences(policy.confidence, after)[0], np.maximum(values, 0.0)),
+        np.where(inside, after.right, before.right),
+        before,
+        _are(final, "answer", "handoff"),
+        _are(final, "clarify"),
+    )
+    confirmer = Confirmer(
+        model=bundle.source.model,
+        fingerprint=bundle.fingerprint,
+        pair_tokens=bundle.max_tokens,
+        candidates=candidates,
+        confirm_from=confirm_from,
+        confirm_to=confirm_to,
+        joint=joint,
+        policy=policy,
+    )
+    rightly = [_answered_rightly(decisions, read.messages) for decisions in (own, final)]
+    return confirmer, Confirmed(
+        **msgspec.structs.asdict(expected),
+        messages=len(posed),
+        pairs=read.pairs,
+        share_confirmed=share_of(inside, np.ones(len(posed), dtype=bool), before.weight),
+        notes=_notes(inside, *rightly),
+    )
+
+
+def _fit_joint(read: Read, weight: Doubles) -> Joint:
+    """The weights of score and logit, and the line of imputed logits, over all pairs that were read."""
+    posed = read.messages.all()
+    rows = [
+        (candidate.score, logit, candidate.entry == p.expected, mass / len(logits))
+        for p, logits, mass in zip(posed, read.logits, weight, strict=True)
+        for candidate, logit in zip(p.candidates, logits, strict=False)
+    ]
+    if len({logit for _, logit, _, _ in rows}) < 2:
+        return Joint(score=1.0, logit=0.0, imputed=0.0, imputed_by_score=0.0)
+    score, logit, right, mass = (np.array(column) for column in zip(*rows, strict=True))
+    by_score, at_zero = _line(score, logit, mass)
+    spread = float(logit.std())
+    # Scaled, so that what is a large logit of one model and a small one of another are fitted alike.
+    _, weights = fit_monotone({"score": score, "logit": logit / spread}, right, mass)
+    if not any(weights.values()):
+        weights["score"] = 1.0
+    return Joint(score=weights["score"], logit=weights["logit"] / spread, imputed=at_zero, imputed_by_score=by_score)
+
+
+def _line(x: Doubles, y: Doubles, weight: Doubles) -> tuple[float, float]:
+    """Slope, at least 0, and value at 0 of the weighted least-squares line."""
+    middle, height = np.average(x, weights=weight), np.average(y, weights=weight)
+    variance = float(np.average((x - middle) ** 2, weights=weight))
+    slope = max(0.0, float(np.average((x - middle) * (y - height), weights=weight)) / variance) if variance else 0.0
+    return slope, float(height - slope * middle)
+
+
+def _differ(one: Decision, other: Decision) -> bool:
+    return (one.kind, one.entry) != (other.kind, other.entry)
+
+
+def find_band(values: Doubles, changed: Booleans, weight: Doubles, kept: float = KEPT) -> tuple[float, float]:
+    """The band of confidence with the fewest messages that holds nearly all changed decisions.
+
+    Args:
+        values: (n,) confidences.
+        changed: (n,) whether confirmation changes the decision.
+        weight: (n,) of each message.
+        kept: which weighted share of the changes to hold.
+
+    Returns:
+        Its ends, both within it; both above 1 where nothing is changed.
+    """
+    if not changed.any():
+        return NEVER, NEVER
+    levels, level = np.unique(values, return_inverse=True)  # a threshold cannot part equals
+    mass = np.concatenate([[0.0], np.cumsum(np.bincount(level, weights=weight))])
+    moved = np.concatenate([[0.0], np.cumsum(np.bincount(level, weights=weight * changed))])
+    needed = kept * moved[-1] - 1e-12
+    bands = []
+    for start in range(len(levels)):
+        end = int(np.searchsorted(moved, moved[start] + needed))
+        if end < len(moved):
+            bands.append((float(mass[end] - mass[start]), start, end))
+    _, start, end = min(bands)
+    return float(levels[start]), float(levels[end - 1])
+
+
+def _with_thresholds(
+    policy: Policy, after: Samples, own: Sequence[Decision], before: Samples, inside: Booleans, target: float
+) -> Policy:
+    """The policy with thresholds for the messages within the band, those beyond it being decided already."""
+    if not inside.any():
+        return policy
+    top, options = confidences(policy.confidence, after)
+    settled = np.where(_are(own, "answer", "handoff"), 1.0, -1.0)
+    right = np.where(inside, after.right, before.right)
+    answer_at = find_answer_at(np.where(inside, top, settled), right, after.weight, target)
+    return Policy(
+        confidence=policy.confidence,
+        answer_at=answer_at,
+        clarify_at=find_clarify_at(options, after, answer_at),
+    )
+
+
+def _are(decisions: Sequence[Decision], *kinds: str) -> Booleans:
+    return np.array([decision.kind in kinds for decision in decisions])
+
+
+def _answered_rightly(decisions: Sequence[Decision], messages: Messages) -> float:
+    """Share of in-scope messages that get their own entry's answer."""
+    ours = zip(messages.in_scope, decisions, strict=False)
+    return sum(decision.entry == posed.expected for posed, decision in ours) / len(messages.in_scope)
+
+
+def _notes(inside: Booleans, rightly_alone: float, rightly: float) -> tuple[str, ...]:
+    if not inside.any():
+        return ("this cross-encoder tells nothing that the bi-encoder does not know: no message is confirmed by it",)
+    if rightly >= rightly_alone:
+        return ()
+    worse = (
+        f"confirmation is not expected to help: {rightly:.1%} of in-scope messages are answered rightly with this "
+        f"cross-encoder, and {rightly_alone:.1%} without it, at the same target precision"
+    )
+    return (worse,)

@@ -1,0 +1,100 @@
+"""An engine under way: its lanes, a micro-batcher for each encoder, the answer cache, and the pipeline over them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+
+from export.runtime.encoder import Measured
+from export.runtime.tokens import Tokens
+from server.batching import Bounds, MicroBatcher
+from server.budget import CostModel
+from server.cache import AnswerCache
+from server.engine import Engine, Searched
+from server.lanes import PATIENCE, Lanes
+from server.pipeline import Pipeline
+from server.settings import Settings
+from server.telemetry import Metrics
+
+
+def local_date() -> date:
+    """The day where the server runs, by which entries are valid or not."""
+    return datetime.now().astimezone().date()
+
+
+class Serving:
+    """Runs an engine in the running event loop, from its first message to its last.
+
+    Args:
+        engine: the loaded models and index.
+        settings: limits of queues and batches, and the cache's size.
+        metrics: told what happens.
+        today: the day, for entries that are valid only at times.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, metrics: Metrics, *, today: Callable[[], date] = local_date
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        self.lanes = Lanes(engine.encoder.sessions, clock=clock)
+        bounds = Bounds(settings.max_queue, settings.max_batch, settings.max_batch_tokens, settings.max_batch_ms / 1000)
+        self._encode = MicroBatcher[Tokens, Searched](
+            engine.retrieve,
+            self.lanes,
+            _taught(engine.encoder_took, clock()),
+            length=len,
+            key=_key,
+            metrics=metrics.models["bi-encoder"],
+            clock=clock,
+            bounds=bounds,
+        )
+        self._score: MicroBatcher[Tokens, float] | None = None
+        self.lanes.attach(self._encode)
+        if engine.cross_encoder is not None:
+            self._score = MicroBatcher[Tokens, float](
+                engine.score,
+                self.lanes,
+                _taught(engine.cross_encoder_took, clock()),
+                length=len,
+                key=_key,
+                metrics=metrics.models["cross-encoder"],
+                clock=clock,
+                bounds=bounds,
+            )
+            self.lanes.attach(self._score)
+        self.pipeline = Pipeline(
+            engine,
+            self.lanes,
+            self._encode,
+            self._score,
+            cache=AnswerCache(settings.cache_size, metrics) if settings.cache_size else None,
+            metrics=metrics,
+            candidates=settings.candidates,
+            today=today,
+            clock=clock,
+        )
+        self.lanes.start()
+
+    async def close(self, patience: float = PATIENCE) -> bool:
+        """Refuse what waits, let what runs end, and stop.
+
+        Args:
+            patience: how many seconds what runs may still take.
+
+        Returns:
+            False if a lane was still running by then: its thread cannot be ended.
+        """
+        self._encode.close()
+        if self._score is not None:
+            self._score.close()
+        return await self.lanes.close(patience)
+
+
+def _taught(measured: Sequence[Measured], now: float) -> CostModel:
+    cost = CostModel()
+    for one in measured:
+        cost.learn(one.rows, one.tokens, one.seconds, now)
+    return cost
+
+
+def _key(tokens: Tokens) -> bytes:
+    return tokens.ids.tobytes() + tokens.type_ids.tobytes()

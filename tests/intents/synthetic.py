@@ -1,0 +1,42 @@
+"""FAQs of random vectors, whose phrasings lie more or less close to their entry's direction."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from intents.candidates import unit
+from intents.holdout import Heldout, Messages, choose_weight, hold_out
+from intents.items import Item
+from intents.search import Floats, Positions
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Items, their vectors and owners, and the vectors of far messages."""
+
+    vectors: Floats
+    owners: Positions
+    items: list[Item]
+    far: Floats
+
+    def hold_out(self) -> Heldout:
+        """Its phrasings as messages."""
+        return hold_out(self.vectors, self.owners, self.items, neighbours=min(100, len(self.items)))
+
+    def messages(self) -> Messages:
+        """The messages of its calibration, scored with the weight that a build would choose."""
+        held_out = self.hold_out()
+        return held_out.messages(choose_weight(held_out), [f"far {i}" for i in range(len(self.far))], self.far)
+
+
+def synthetic(entries: int, phrasings: int, noise: float, *, answers: bool = True, seed: int = 1) -> Synthetic:
+    """A FAQ with so many entries, so many phrasings of each, and so much noise around their directions."""
+    chance = np.random.default_rng(seed)
+    items, vectors = [], []
+    for entry in range(entries):
+        centre = chance.normal(size=16)
+        roles = ["phrasing"] * phrasings + (["answer"] if answers else [])
+        items += [Item(entry, f"{entry}-{i}", role) for i, role in enumerate(roles)]  # type: ignore[arg-type]
+        vectors += [centre + noise * chance.normal(size=16) for _ in roles]
+    owners = np.array([item.entry for item in items], dtype=np.int64)
+    return Synthetic(unit(np.array(vectors)), owners, items, unit(chance.normal(size=(200, 16))))
