@@ -148,9 +148,9 @@ class Server:
         for model in (encoder, cross_encoder):
             if model is not None:
                 self._metrics.models[model.kind].in_use.switch(model.device.provider, model.variant)
-        if cross_encoder is None and self._engine.index.confirmer is not None:
-            _log.warning("the index was built with a cross-encoder and none is set: nothing is confirmed")
-            self._metrics.degradations["confirmer_unfit"].set(1)
+        if (unconfirmed := self._unconfirmed()) is not None:
+            _log.warning("nothing is confirmed", reason=unconfirmed)
+            self._metrics.degradations["unconfirmed"].set(1)
         if encoder.device.degraded:
             _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
             self._metrics.degradations["gpu_unused"].set(1)
@@ -221,6 +221,12 @@ class Server:
         else:
             _log.error(message, exc_info=context.get("exception"))
 
+    def _unconfirmed(self) -> str | None:
+        """Why nothing is confirmed, where something was meant to be."""
+        if self._engine.cross_encoder is None and self._engine.index.confirmer is not None:
+            return "the index was built with a cross-encoder, and none is set"
+        return None
+
     def _full(self) -> str | None:
         if self._draining:
             self._metrics.refusals["stopping"].inc()
@@ -257,7 +263,7 @@ class Server:
             "variant": encoder.variant,
             "provider": encoder.device.provider,
             "cross_encoder": None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
-            "degraded": encoder.device.degraded,
+            "degraded": encoder.device.degraded or self._unconfirmed(),
         }
 
 

@@ -29,7 +29,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from server.budget import CostModel, Estimate, milliseconds
+from server.budget import FRESH, CostModel, Estimate, milliseconds
 from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
 from server.telemetry import DropCause, ModelMetrics
 
@@ -406,7 +406,8 @@ class MicroBatcher(Generic[T, R]):
                 queue_full=True,
             )
         # On idle lanes they are split among these; else they ride in a batch such as there have been.
-        own = self.cost.high(-(-len(new) // self._lanes.count), max(work.length for work in new))
+        rows, longest = -(-len(new) // self._lanes.count), max(work.length for work in new)
+        own = self.cost.high(rows, longest, now)
         left, wait = deadline - now, self._lanes.wait
         if wait > 0:
             own = max(own, self._batch.mean + self._batch.deviation)
@@ -417,14 +418,16 @@ class MicroBatcher(Generic[T, R]):
             later.sort(key=lambda work: work.deadline)
             wait = max(0.0, wait - self._seconds(len(later)) / self._lanes.count)
         if wait + own > left:
-            _refuse(wait + own)
+            if wait == 0 and self.cost.is_stale(rows, longest, now):
+                return  # the device is idle: rather find out than refuse for ever by what is remembered
+            _refuse(wait + own, wait or FRESH)
         # Whoever has to be done later is done after these.
         each = self._seconds(len(later)) / max(1, len(later)) / self._lanes.count
         ends = now + wait + each * len(new)
         for work in later:
             ends += each
             if ends > work.deadline:
-                _refuse(ends - now)
+                _refuse(ends - now, wait or FRESH)
 
     def _seconds(self, count: int) -> float:
         """What one lane would need for so many computations, at the pace of the last batches."""
@@ -501,9 +504,9 @@ def _shutting_down() -> ShuttingDown:
     return ShuttingDown("the server is about to stop; connect again")
 
 
-def _refuse(seconds: float) -> NoReturn:
-    needed = milliseconds(seconds)
+def _refuse(needed: float, retry_after: float) -> NoReturn:
     raise Overloaded(
-        f"it would take about {needed} ms now, more than the budget allows; try again, or with a larger budget_ms",
-        retry_after_ms=needed,
+        f"it would take about {milliseconds(needed)} ms now, more than the budget allows; try again, or with a larger "
+        "budget_ms",
+        retry_after_ms=milliseconds(retry_after),
     )

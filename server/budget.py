@@ -19,6 +19,12 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 HALF_LIFE = 30.0
 # The least share that a new observation has in an estimate.
 GAIN = 0.1
+# Seconds in which a deviation that is not seen again counts half: whoever is refused by it can teach nothing better.
+RELAX = 2.0
+# What is this many times the mean is something else (the machine stood still), and is taken for no more than that.
+OUTLIER = 5.0
+# Seconds for which it is believed, while the device is idle, that something takes too long; then it is tried again.
+FRESH = 1.0
 # How many mean deviations above the mean a cautious estimate lies: 3 are about 2.4 standard deviations.
 CAUTION = 3.0
 # What a shape that never ran is taken to cost, beside its nearest neighbour.
@@ -51,11 +57,20 @@ class Estimate:
         """A value that is seldom passed."""
         return self.mean + CAUTION * self.deviation
 
+    def high_at(self, now: float) -> float:
+        """As `high`, less cautious the longer nothing has been seen."""
+        return self.mean + CAUTION * self.deviation * math.exp2(-self.age(now) / RELAX)
+
+    def age(self, now: float) -> float:
+        """Seconds since something was seen."""
+        return max(0.0, now - self._seen)
+
     def learn(self, value: float, now: float) -> None:
         """Take in an observation made at `now`, in seconds on any clock that does not go back."""
         if self._weight == 0.0:
             self.mean, self.deviation = value, value / 2
         else:
+            value = min(value, OUTLIER * self.mean)
             self._weight *= 0.5 ** (max(0.0, now - self._seen) / self._half_life)
             gain = max(GAIN, 1.0 / (1.0 + self._weight))
             self.deviation += gain * (abs(value - self.mean) - self.deviation)
@@ -81,10 +96,17 @@ class CostModel:
         known = self._find(rows, tokens)
         return rows * tokens * (INITIAL if known is None else known[0].mean * known[1])
 
-    def high(self, rows: int, tokens: int) -> float:
-        """The seconds that a batch will seldom pass; arguments as `mean`."""
+    def high(self, rows: int, tokens: int, now: float | None = None) -> float:
+        """The seconds that a batch will seldom pass; arguments as `mean`, and `now` to be less cautious with age."""
         known = self._find(rows, tokens)
-        return rows * tokens * (INITIAL if known is None else known[0].high * known[1])
+        if known is None:
+            return rows * tokens * INITIAL
+        return rows * tokens * known[1] * (known[0].high if now is None else known[0].high_at(now))
+
+    def is_stale(self, rows: int, tokens: int, now: float) -> bool:
+        """Whether a batch of this kind has run, and not within the last second: what it takes now may be less."""
+        cell = self._cells.get(_cell(rows, tokens))
+        return cell is not None and cell.age(now) >= FRESH
 
     def learn(self, rows: int, tokens: int, seconds: float, now: float) -> None:
         """Take in how many seconds a batch took that ended at `now`."""

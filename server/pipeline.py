@@ -25,6 +25,8 @@ from server.telemetry import Metrics, Stage
 
 # A reply that is this many seconds from its deadline is written with what is known.
 LEAST_OVERHEAD = 0.001
+# The greatest share of the time left that is kept for the server's own work.
+MOST_OVERHEAD = 0.2
 # Characters that a token has at most, on average: a quick guess of a pair's length errs on the short side.
 CHARACTERS_A_TOKEN = 6
 # What was computed without asking all that could be asked is not worth keeping.
@@ -125,7 +127,7 @@ class Pipeline:
         if began >= deadline:
             raise DeadlineExceeded("the budget was spent before the message was looked at")
         tokens = self.engine.encoder.tokenize(need.text)
-        request = self._encode.enqueue([tokens], deadline - self._after)
+        request = self._encode.enqueue([tokens], self._due(deadline))
         return Running(text, deadline, day, cascade, request, {"tokenize": request.arrived - began})
 
     async def finish(self, running: Running) -> Resolved:
@@ -139,7 +141,8 @@ class Pipeline:
         stages["queue"] = done.queued
         stages["encode"] = max(0.0, done.ran - searched.seconds)
         stages["search"] = searched.seconds
-        device_ended, began = running.request.ended, self._clock()
+        # Who came to share a computation that had ended did not wait for it.
+        device_ended, began = max(running.request.ended, running.request.arrived), self._clock()
         complete = True
         step: Given = searched.found
         while True:
@@ -195,10 +198,14 @@ class Pipeline:
         for stage, seconds in stages.items():
             metrics.stages[stage].observe(seconds)
 
-    @property
-    def _after(self) -> float:
-        """The seconds to keep for what comes after the device: resuming, deciding, writing."""
-        return max(LEAST_OVERHEAD, self._overhead.high)
+    def _due(self, deadline: float) -> float:
+        """When the device has to be done, so that there is time for what comes after it: resuming, deciding, writing.
+
+        That is never thought to take more than a share of the time left: who is refused for it could not teach better.
+        """
+        now = self._clock()
+        after = max(LEAST_OVERHEAD, self._overhead.high_at(now))
+        return deadline - min(after, MOST_OVERHEAD * max(0.0, deadline - now))
 
     async def _confirm(self, need: NeedScores, running: Running, ended: float) -> tuple[Floats | Unconfirmed, float]:
         """Logits of as many candidates as the time left allows, or why there are none.
@@ -209,12 +216,15 @@ class Pipeline:
         score, cross_encoder = self._score, self.engine.cross_encoder
         if score is None or cross_encoder is None:
             raise TypeError("confirmation is disabled")
-        due = running.deadline - self._after
+        due = self._due(running.deadline)
 
         def fit(most: int, tokens: int) -> tuple[int, bool]:
             lanes = self._lanes.count  # candidates are split among them
             found = fit_candidates(
-                most, due - self._clock(), self._lanes.wait, lambda count: score.cost.high(-(-count // lanes), tokens)
+                most,
+                due - self._clock(),
+                self._lanes.wait,
+                lambda count: score.cost.high(-(-count // lanes), tokens, self._clock()),
             )
             return found.candidates, found.crowded
 

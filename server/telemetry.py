@@ -32,7 +32,7 @@ ReplyType = Literal["answer", "error"]
 Stage = Literal["tokenize", "queue", "encode", "search", "confirm_queue", "confirm", "decide"]
 Refusal = Literal["queue_full", "budget", "in_flight", "stopping", "connections"]
 DropCause = Literal["expired", "cancelled", "closing"]
-Degradation = Literal["gpu_unused", "confirmer_unfit", "log_lost"]
+Degradation = Literal["gpu_unused", "unconfirmed"]
 
 # Upper bounds of the histograms' buckets. Seconds of messages are dense where budgets are; stages take microseconds on
 # a GPU, milliseconds on a CPU, and as long as the budget in a queue.

@@ -19,7 +19,7 @@ from server.cli import options
 @options.variant
 @options.search
 @options.cross_encoder
-@click.option("--sessions", type=click.IntRange(0), help="Model sessions; 0 is one for each core.  [default: 0]")
+@click.option("--sessions", type=click.IntRange(0), help="Model sessions; 0 is one more than cores.  [default: 0]")
 @click.option("--budget-ms", type=click.IntRange(1), help="Budget of messages that bring none.  [default: 100]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level to log.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How logs are written.")

@@ -156,7 +156,13 @@ class Steady(CostModel):
         """See `CostModel.mean`."""
         return self._batch + self._token * rows * tokens
 
-    high = mean
+    def high(self, rows: int, tokens: int, now: float | None = None) -> float:  # noqa: ARG002 it does not age
+        """See `CostModel.high`."""
+        return self.mean(rows, tokens)
+
+    def is_stale(self, rows: int, tokens: int, now: float) -> bool:  # noqa: ARG002 it is what it is
+        """See `CostModel.is_stale`."""
+        return False
 
 
 class HandLanes:

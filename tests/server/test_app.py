@@ -52,7 +52,7 @@ async def test_the_cascade_over_a_socket(start_server: ServerFactory, confirmed:
         for stage in stages:
             assert value("stage_seconds_count", stage=stage) == 1, stage
         assert value("model_in_use", model="cross-encoder", provider="CPUExecutionProvider", variant="fp32") == 1
-        assert value("degraded", reason="confirmer_unfit") == 0
+        assert value("degraded", reason="unconfirmed") == 0
     assert not warnings(logs)
     [listening] = [event for event in logs if event["event"] == "listening"]
     assert listening["cross_encoder"] == name_of(confirmed)
@@ -85,8 +85,8 @@ async def test_an_index_that_cannot_be_confirmed(
     async with start_server(engine=engine, metrics_port=0) as server, dial(server) as client:
         await client.ask("1", UNSEEN)
         assert (await client.receive())["confirmation"] == "disabled"
-        assert (await scraped(server))("degraded", reason="confirmer_unfit") == 1
-    assert [warning for warning in warnings(logs) if "cross-encoder" in warning]
+        assert (await scraped(server))("degraded", reason="unconfirmed") == 1
+    assert "nothing is confirmed" in warnings(logs)
 
 
 async def test_a_gpu_that_is_not_used(

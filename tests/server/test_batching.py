@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from server.batching import RESERVE, Bounds, Done, MicroBatcher
-from server.budget import INITIAL, CostModel
+from server.budget import FRESH, INITIAL, CostModel
 from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
 from server.telemetry import Metrics
 from tests.server.fakes import Clock, HandLanes, Steady, echo_all
@@ -929,3 +929,18 @@ async def test_metrics_of_a_batch(lanes: HandLanes, clock: Clock, metrics: Metri
         "queue_length": 0,
     }
     assert {name: value(metrics, name) for name in expected} == expected
+
+
+async def test_idle_device_is_tried_again(lanes: HandLanes, clock: Clock, metrics: Metrics) -> None:
+    """What once took too long is refused while that is news; on an idle device it is tried again a second later."""
+    batcher = make(lanes, clock, metrics, cost=CostModel())
+    for _ in range(20):
+        batcher.cost.learn(1, 1, 50.0, clock.now)
+    with pytest.raises(Overloaded) as refused:
+        batcher.enqueue(["a"], clock.now + 10)
+    assert refused.value.retry_after_ms == 1000 * FRESH
+    clock.now += FRESH
+    request = batcher.enqueue(["a"], clock.now + 10)
+    assert lanes.take() == ["a"]
+    lanes.end()
+    assert (await batcher.wait(request)).results == echo_all(["a"])

@@ -278,7 +278,7 @@ async def test_the_reply_does_not_wait_for_the_cross_encoder(
         assert (outcome.confirmation, outcome.scored) == ("timed_out", 0)
         assert outcome.decision == outcome.unconfirmed == await alone(sure, caching)
         # The wait was the device's: it is not what the server itself takes after it.
-        assert serving.pipeline._after == LEAST_OVERHEAD
+        assert serving.pipeline._due(clock() + 8) == clock() + 8 - LEAST_OVERHEAD
         await counted(metrics, "timed_out")
         assert sample(metrics, "cache_entries") == 0
 
@@ -287,7 +287,7 @@ async def test_time_that_passed_while_encoding_is_gone(
     sure: HeldEngine, caching: Settings, metrics: Metrics, device: Device, clock: Clock
 ) -> None:
     """What is left when a message has been encoded counts, not what there was when it came."""
-    engine = replace(sure, device=device, encoder_took=(), cross_encoder_took=(Measured(1, 32, 1.0),))
+    engine = replace(sure, device=device, encoder_took=(), cross_encoder_took=(Measured(1, 32, 3.0),))
     async with serving_of(engine, caching, metrics) as serving:
         asking = ask(serving, UNSEEN, clock() + 100)
         batch = await device.arrived.get()

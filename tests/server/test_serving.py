@@ -64,7 +64,7 @@ async def test_there_is_a_lane_for_each_session(
 async def test_admission_knows_what_the_warm_up_measured(
     engine: Engine, settings: Settings, metrics: Metrics, clock: Clock
 ) -> None:
-    """The first message already is refused at once where the model is too slow for its budget, and told when it fits.
+    """The first message already is refused at once where the model is too slow for its budget, with a time to try again.
 
     The same budget is enough where the model is quick, or where nothing was measured.
     """
@@ -74,7 +74,7 @@ async def test_admission_knows_what_the_warm_up_measured(
         with pytest.raises(Overloaded) as caught:
             serving.pipeline.begin(UNSEEN, deadline)
         assert caught.value.retry_after_ms is not None
-        assert caught.value.retry_after_ms >= 2000
+        assert caught.value.retry_after_ms >= 1000
         assert not caught.value.queue_full
         await serving.pipeline.resolve(UNSEEN, clock() + 1000)
     for took in ((), (Measured(1, 8, 0.002), Measured(1, 16, 0.004))):
