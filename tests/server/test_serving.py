@@ -64,7 +64,7 @@ async def test_there_is_a_lane_for_each_session(
 async def test_admission_knows_what_the_warm_up_measured(
     engine: Engine, settings: Settings, metrics: Metrics, clock: Clock
 ) -> None:
-    """The first message already is refused at once where the model is too slow for its budget, with a time to try again.
+    """The first message already is refused at once where the model is too slow for its budget, and told when to retry.
 
     The same budget is enough where the model is quick, or where nothing was measured.
     """
