@@ -407,11 +407,12 @@ class MicroBatcher(Generic[T, R]):
             )
         # On idle lanes they are split among these; else they ride in a batch such as there have been.
         rows, longest = -(-len(new) // self._lanes.count), max(work.length for work in new)
-        own = self.cost.high(rows, longest, now)
         left, wait = deadline - now, self._lanes.wait
         if wait > 0:
-            own = max(own, self._batch.mean + self._batch.deviation)
+            own = max(self.cost.high(rows, longest, now), self._batch.mean + self._batch.deviation)
             left *= 1 - RESERVE
+        else:  # what it took beside others is not what it takes alone
+            own = self.cost.least(rows, longest)
         later: list[Work[T, R]] = []
         if deadline < self._latest:
             later = [work for work in list(self._waiting.values()) if work.deadline > deadline]

@@ -23,6 +23,8 @@ GAIN = 0.1
 RELAX = 2.0
 # What is this many times the mean is something else (the machine stood still), and is taken for no more than that.
 OUTLIER = 5.0
+# By how much the least that was seen is thought to be more with each observation.
+LESS_SO = 1.02
 # Seconds for which it is believed, while the device is idle, that something takes too long; then it is tried again.
 FRESH = 1.0
 # How many mean deviations above the mean a cautious estimate lies: 3 are about 2.4 standard deviations.
@@ -43,11 +45,12 @@ class Estimate:
         half_life: seconds after which what was seen counts half.
     """
 
-    __slots__ = ("_half_life", "_seen", "_weight", "deviation", "mean")
+    __slots__ = ("_half_life", "_seen", "_weight", "deviation", "least", "mean")
 
     def __init__(self, half_life: float = HALF_LIFE) -> None:
         self.mean = 0.0
         self.deviation = 0.0
+        self.least = 0.0  # seen lately: it rises a little with each observation
         self._half_life = half_life
         self._weight = 0.0
         self._seen = 0.0
@@ -68,9 +71,10 @@ class Estimate:
     def learn(self, value: float, now: float) -> None:
         """Take in an observation made at `now`, in seconds on any clock that does not go back."""
         if self._weight == 0.0:
-            self.mean, self.deviation = value, value / 2
+            self.mean, self.deviation, self.least = value, value / 2, value
         else:
             value = min(value, OUTLIER * self.mean)
+            self.least = min(value, LESS_SO * self.least)
             self._weight *= 0.5 ** (max(0.0, now - self._seen) / self._half_life)
             gain = max(GAIN, 1.0 / (1.0 + self._weight))
             self.deviation += gain * (abs(value - self.mean) - self.deviation)
@@ -102,6 +106,11 @@ class CostModel:
         if known is None:
             return rows * tokens * INITIAL
         return rows * tokens * known[1] * (known[0].high if now is None else known[0].high_at(now))
+
+    def least(self, rows: int, tokens: int) -> float:
+        """The seconds that a batch takes at best, when no other runs beside it; arguments as `mean`."""
+        known = self._find(rows, tokens)
+        return rows * tokens * (INITIAL if known is None else known[0].least * known[1])
 
     def is_stale(self, rows: int, tokens: int, now: float) -> bool:
         """Whether a batch of this kind has run, and not within the last second: what it takes now may be less."""

@@ -160,6 +160,10 @@ class Steady(CostModel):
         """See `CostModel.high`."""
         return self.mean(rows, tokens)
 
+    def least(self, rows: int, tokens: int) -> float:
+        """See `CostModel.least`."""
+        return self.mean(rows, tokens)
+
     def is_stale(self, rows: int, tokens: int, now: float) -> bool:  # noqa: ARG002 it is what it is
         """See `CostModel.is_stale`."""
         return False
