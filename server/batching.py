@@ -228,6 +228,8 @@ class MicroBatcher(Generic[T, R]):
         cost: what batches take; is taught here.
         length: tokens of an item.
         key: items of equal key have equal results.
+        shape: rows and tokens that the device really runs for a batch of that many rows, the longest of that many
+            tokens; more than these where shapes are fixed.
         clock: seconds, monotonic; the event loop's.
         bounds: what it keeps within.
         metrics: told what happens; on the event loop alone.
@@ -244,8 +246,10 @@ class MicroBatcher(Generic[T, R]):
         clock: Callable[[], float],
         bounds: Bounds,
         metrics: ModelMetrics,
+        shape: Callable[[int, int], tuple[int, int]] = lambda rows, tokens: (rows, tokens),
     ) -> None:
         self.cost = cost
+        self._shape = shape
         self._run = run
         self._lanes = lanes
         self._length = length
@@ -481,13 +485,14 @@ class MicroBatcher(Generic[T, R]):
 
     def _learn(self, batch: Batch[T, R]) -> None:
         metrics, rows, seconds = self._metrics, len(batch.works), batch.ended - batch.left
+        padded_rows, padded_tokens = self._shape(rows, batch.tokens)
         self.cost.learn(rows, batch.tokens, seconds, batch.ended)
         self._batch.learn(seconds, batch.ended)
         self._each.learn(seconds / rows, batch.ended)
         metrics.ran(
             rows=rows,
             tokens=sum(work.length for work in batch.works),
-            padded=rows * batch.tokens,
+            padded=padded_rows * padded_tokens,
             seconds=seconds,
             predicted=batch.seconds,
         )

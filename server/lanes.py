@@ -183,7 +183,11 @@ class Lanes:
         with self._choosing:
             urgencies = [(urgency, source) for source in self._sources if (urgency := source.urgency) is not None]
             for _, source in sorted(urgencies, key=lambda pair: pair[0]):
-                batch = source.take(self.count - len(self._running))
+                try:
+                    batch = source.take(self.count - len(self._running))
+                except Exception:  # noqa: BLE001 a lane that ended would leave the device idle for good
+                    _log.critical("no batch could be chosen", exc_info=True)
+                    continue
                 if batch is not None:
                     self._running[lane] = _Running(self._clock(), batch.seconds)
                     return batch

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     ] = None
     pair_tokens: Annotated[
         int, Field(description="most tokens of a message joined with a candidate; indexes keep theirs", ge=16)
-    ] = 96
+    ] = 64
     candidates: Annotated[
         int, Field(description="most candidates of a message that the cross-encoder reads", ge=1, le=10)
     ] = 5
@@ -74,7 +74,13 @@ class Settings(BaseSettings):
     max_frame: Annotated[int, Field(description="most bytes of a websocket frame", ge=256, le=1 << 24)] = 16_384
     max_in_flight: Annotated[int, Field(description="most unanswered messages of a connection", ge=1)] = 64
     max_connections: Annotated[int, Field(description="most connections at a time", ge=1)] = 10_000
-    max_queue: Annotated[int, Field(description="most messages waiting for the model", ge=1)] = 1024
+    max_queue: Annotated[
+        int,
+        Field(
+            description="most messages, or pairs with candidates, waiting for a model; more than `candidates`",
+            ge=1,
+        ),
+    ] = 1024
     max_batch: Annotated[int, Field(description="most messages of a batch", ge=1, le=1024)] = 32
     max_batch_tokens: Annotated[int, Field(description="most tokens of a batch, padding included", ge=16)] = 4096
     max_batch_ms: Annotated[

@@ -63,6 +63,25 @@ async def ask(batcher: Batcher, *items: Any, deadline: float = FAR) -> list[str]
     return (await batcher.wait(batcher.enqueue(items, deadline))).results
 
 
+async def test_a_source_that_fails_to_choose_does_not_end_its_lane() -> None:
+    """A fault in the choice of a batch is logged, and what comes next is served."""
+    lanes = Lanes(1)
+    batcher = make(lanes, quick)
+    take, faults = batcher.take, [RuntimeError("a fault")]
+
+    def faulty(count: int) -> Any:
+        if faults:
+            raise faults.pop()
+        return take(count)
+
+    batcher.take = faulty  # type: ignore[method-assign]
+    async with started(lanes, batcher):
+        first = batcher.enqueue(["a"], FAR)
+        await until(lambda: not faults)
+        assert await ask(batcher, "b") == [echo("b")]
+        assert (await batcher.wait(first)).results == [echo("a")]
+
+
 async def test_results_come_back_on_the_event_loop(device: Device) -> None:
     """A batch runs in its lane's thread, under the lane's number, and ends its requests on the loop."""
     lanes = Lanes(1)
