@@ -83,14 +83,17 @@ class Bench:
         return figures
 
     async def capacity(self, seconds: float) -> float:
-        """The highest rate at which 99 % are inside the budget."""
+        """The highest rate at which 99 % are inside the budget, in two runs: one may have been lucky."""
         low, high = LEAST_RATE, MOST_RATE
         rate = 800.0
         while high / low > CLOSE:
-            passed = (await self.load(rate, seconds))["inside_budget"] >= 0.99
+            passed = await self._holds(rate, seconds) and await self._holds(rate, seconds)
             low, high = (rate, high) if passed else (low, rate)
             rate = (low * high) ** 0.5
         return low
+
+    async def _holds(self, rate: float, seconds: float) -> bool:
+        return bool((await self.load(rate, seconds))["inside_budget"] >= 0.99)
 
     async def scrape(self) -> Sample:
         """The metrics page."""
