@@ -63,7 +63,7 @@ async def ask(batcher: Batcher, *items: Any, deadline: float = FAR) -> list[str]
     return (await batcher.wait(batcher.enqueue(items, deadline))).results
 
 
-async def test_a_source_that_fails_to_choose_does_not_end_its_lane() -> None:
+async def test_a_source_that_fails_to_choose_does_not_end_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in the choice of a batch is logged, and what comes next is served."""
     lanes = Lanes(1)
     batcher = make(lanes, quick)
@@ -74,7 +74,7 @@ async def test_a_source_that_fails_to_choose_does_not_end_its_lane() -> None:
             raise faults.pop()
         return take(count)
 
-    batcher.take = faulty  # type: ignore[method-assign]
+    monkeypatch.setattr(batcher, "take", faulty)
     async with started(lanes, batcher):
         first = batcher.enqueue(["a"], FAR)
         await until(lambda: not faults)
