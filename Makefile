@@ -12,7 +12,7 @@ PORT ?= 8765
 .PHONY: help demo test check lint format types arrows pins clean
 
 help:
-	@echo "make demo    set up, export the model, build the sample FAQ's index, and serve it on port $(PORT)"
+	@echo "make demo    set up, export the models, build the sample FAQ's index, and serve it on port $(PORT)"
 	@echo "make test    set up what tests need, and pass them"
 	@echo "make check   lint, types, import arrows, then test"
 	@echo "make format  let ruff format the code"
@@ -20,8 +20,9 @@ help:
 
 demo: $(VENV)/.demo
 	@$(FAQWIRE) export
-	@$(FAQWIRE) build intents/samples/shop.yaml
-	@exec $(FAQWIRE) serve --host $(HOST) --port $(PORT)
+	@$(FAQWIRE) export faqwire/confirmer -o var/cross-encoder
+	@$(FAQWIRE) build intents/samples/shop.yaml --cross-encoder var/cross-encoder
+	@exec $(FAQWIRE) serve --cross-encoder var/cross-encoder --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest

@@ -2,6 +2,8 @@
 
     python -m bench.cascade --data PATH/TO/banking77 --cross-encoder var/cross-encoder [--model var/model] [--runs 5]
 
+`faqwire export faqwire/confirmer -o var/cross-encoder` makes the cross-encoder; any other bundle of one will do.
+
 Builds the index of `train.csv` with the cross-encoder aside and serves it; the load client, a process of its own on the
 same cores, asks the messages of `test.csv` in an open loop and counts from the intended send. No answers are cached.
 

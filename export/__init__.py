@@ -1,7 +1,7 @@
 """Make model bundles, and run them.
 
-The making half (`convert`, `graph`, `int8`, `parity`, `source`) needs the `export` extra: torch and optimum. The
-running half (`bundle`, `runtime`) is all that serving imports.
+The making half (`convert`, `graph`, `int8`, `parity`, `source`, `adapter`, `training`) needs the `export` extra: torch,
+PEFT and optimum. The running half (`bundle`, `runtime`) is all that serving imports.
 """
 
 import os

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from export import parity
+from export.adapter import whole
 from export.bundle import (
     FORMAT,
     MANIFEST,
@@ -45,8 +46,8 @@ from export.sealed import seal, sha256_of, staged
 from export.source import Source, find_source
 
 VARIANTS: tuple[Variant, ...] = ("fp32", "int8", "fp16")
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
-_OWN_CODE = ("convert.py", "golden.py", "graph.py", "int8/*.py", "parity.py")
+_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+_OWN_CODE = ("adapter.py", "convert.py", "golden.py", "graph.py", "int8/*.py", "parity.py")
 
 _UNMEASURED = Parity(mean=0.0, min=0.0, batch_min=0.0, provider="")
 
@@ -113,7 +114,7 @@ def export_model(
             bundle = open_bundle(target)
             if bundle.manifest.recipe == recipe:
                 return Exported(bundle, up_to_date=True)
-    with staged(target, MANIFEST, error=BundleError) as folder, _quiet():
+    with staged(target, MANIFEST, error=BundleError) as folder, _quiet(), whole(source) as source:
         report(f"loading {source.name}")
         reference = _load_reference(source, max_tokens, prefix)
         expected = reference.outputs()
@@ -309,11 +310,13 @@ def _recipe(
     made_with: dict[str, str],
 ) -> str:
     """A digest of everything that decides what a bundle holds, the code of this package included."""
-    settings = {
-        path.relative_to(source.folder).as_posix(): sha256_of(path)
+    settings = [
+        (path.relative_to(one.folder).as_posix(), sha256_of(path))
+        for one in (source, source.base)
+        if one is not None
         for pattern in ("*.json", "*.txt")
-        for path in sorted(source.folder.rglob(pattern))
-    }
+        for path in sorted(one.folder.rglob(pattern))
+    ]
     own = Path(__file__).parent
     code = {
         path.relative_to(own).as_posix(): sha256_of(path) for pattern in _OWN_CODE for path in sorted(own.glob(pattern))

@@ -4,10 +4,12 @@
     |                       and what to do, and the command line prints nothing else
     +-- SealError           a folder that faqwire made is missing, damaged or from a newer faqwire
     |   +-- BundleError     ... a model bundle
+    |   +-- AdapterError    ... a trained adapter
     |   +-- FaqIndexError   ... an index (in `intents.errors`)
     +-- ExportError         a model cannot be made into a bundle
     |   +-- SourceError     ... because the model is not there or not what it should be
     |   +-- ParityError     ... because the result does not agree with the reference
+    +-- TrainingError       a cross-encoder cannot be trained so, or on this
     +-- ProviderError       the execution provider that was asked for is absent
 
 The branches of FAQ files and indexes are in `intents.errors`, those of the wire and of settings in `server.errors`.
@@ -26,6 +28,10 @@ class BundleError(SealError):
     """A model bundle cannot be used."""
 
 
+class AdapterError(SealError):
+    """A trained adapter cannot be written."""
+
+
 class ExportError(FaqwireError):
     """A model cannot be made into a bundle."""
 
@@ -36,6 +42,10 @@ class SourceError(ExportError):
 
 class ParityError(ExportError):
     """An exported model does not agree with its reference."""
+
+
+class TrainingError(FaqwireError):
+    """A cross-encoder cannot be trained so, or on this."""
 
 
 class ProviderError(FaqwireError):

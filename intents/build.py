@@ -17,29 +17,31 @@ from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
 from export.sealed import seal, sha256_of, staged
 from intents.calibrate import calibrate, require_scikit_learn
-from intents.calibrate_confirmer import fit_confirmer, read_messages
-from intents.candidates import MAX_CANDIDATES, EntryScorer, centroids_of
-from intents.confirm import Confirmer, Pair
+from intents.calibrate_confirmer import Read, fit_confirmer, read_messages
+from intents.candidates import MAX_CANDIDATES, EntryScorer
+from intents.confirm import Confirmer, Pair, Score
 from intents.decide import Policy
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
-from intents.holdout import Messages, choose_weight, hold_out
+from intents.holdout import Heldout, choose_weight, hold_out
 from intents.index import (
     ANNOY,
-    CENTROIDS,
     FAQ,
     FORMAT,
+    HEADS,
     MANIFEST,
     OUT_OF_SCOPE,
     OWNERS,
     VECTORS,
+    Calibration,
     Confirmed,
     IndexManifest,
     open_index,
 )
 from intents.items import Item, items_of
 from intents.labelled import read_out_of_scope
+from intents.prior import SHIPPED_PRIOR, Prior, read_prior
 from intents.search import Floats
 from intents.store import CURRENT, VERSIONS, current_folder, current_manifest, use_version, version_folder
 
@@ -47,7 +49,7 @@ SHIPPED_OUT_OF_SCOPE = Path(__file__).parent / "data" / "out_of_scope.csv"
 BATCH = 64
 _OWN_CODE = (
     *("build.py", "calibrate.py", "calibrate_confirmer.py", "candidates.py", "confirm.py", "decide.py", "effort.py"),
-    *("holdout.py", "items.py"),
+    *("heads.py", "holdout.py", "items.py", "prior.py"),
 )
 
 
@@ -121,6 +123,7 @@ def recipe_of(faq: Faq, model_fingerprint: str, options: Options, cross_encoder:
         options.target_precision,
         options.out_of_scope_share,
         sha256_of(SHIPPED_OUT_OF_SCOPE),
+        sha256_of(SHIPPED_PRIOR),
         version("annoy"),
         own,
         confirming,
@@ -177,10 +180,11 @@ def build_index(
     known = _known(root, fingerprint)
     vectors, encoded = _encode(items, encoder, known.texts, reporter)
     owners = np.array([item.entry for item in items], dtype=np.int64)
-    reporter.step("weighing nearest phrasing against centroid")
-    held_out = hold_out(vectors, owners, items, neighbours=min(NEIGHBOURS, len(items)))
-    weight = choose_weight(held_out)
-    scorer = EntryScorer(owners, centroids_of(vectors, owners, len(faq.entries)), weight)
+    reporter.step("fitting heads")
+    held_out = hold_out(vectors, owners, items, entries=len(faq.entries), neighbours=min(NEIGHBOURS, len(items)))
+    prior = _prior_for(held_out, fingerprint)
+    weight = choose_weight(held_out) if prior is None else prior.head_weight
+    scorer = EntryScorer(owners, held_out.heads, weight)
     limited = sum(_is_limited(faq.entries[item.entry]) for item in items)
     plan = plan_search(vectors, scorer, items, reporter.step, limited=limited)
     reporter.step("calibrating")
@@ -189,16 +193,9 @@ def build_index(
     out_of_scope = known.out_of_scope.get(source)
     if out_of_scope is None:
         out_of_scope = encoder.encode(shipped, batch_size=BATCH)
-    messages = held_out.messages(weight, shipped, out_of_scope)
-    policy, calibration = calibrate(
-        messages,
-        target_precision=options.target_precision,
-        out_of_scope_share=options.out_of_scope_share,
-        smalltalk=frozenset(i for i, entry in enumerate(faq.entries) if entry.kind == "smalltalk"),
+    calibrated = _calibrate(
+        held_out, prior, weight, shipped, out_of_scope, faq, items, options, cross_encoder, reporter
     )
-    confirmer, confirmed = None, None
-    if cross_encoder is not None:
-        confirmer, confirmed = _calibrate_confirmer(messages, faq, items, policy, options, cross_encoder, reporter)
     reporter.step("writing")
     moment = now.astimezone(UTC)
     name = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03}Z-{recipe[:8]}"
@@ -207,7 +204,7 @@ def build_index(
         (draft / FAQ).write_bytes(msgspec.json.encode(faq))
         np.save(draft / VECTORS, vectors, allow_pickle=False)
         np.save(draft / OWNERS, owners, allow_pickle=False)
-        np.save(draft / CENTROIDS, scorer.centroids, allow_pickle=False)
+        np.save(draft / HEADS, np.column_stack([scorer.heads.weights, scorer.heads.biases]), allow_pickle=False)
         np.save(draft / OUT_OF_SCOPE, out_of_scope, allow_pickle=False)
         build_trees(vectors, plan.trees).save(str(draft / ANNOY))
         manifest = IndexManifest(
@@ -223,11 +220,11 @@ def build_index(
             texts=_digest(items),
             out_of_scope=source,
             plan=plan,
-            centroid_weight=weight,
-            policy=policy,
-            calibration=calibration,
-            confirmer=confirmer,
-            confirmed=confirmed,
+            head_weight=weight,
+            policy=calibrated.policy,
+            calibration=calibrated.calibration,
+            confirmer=calibrated.confirmer,
+            confirmed=calibrated.confirmed,
             built_with={package: version(package) for package in ("faqwire", "annoy", "numpy")},
         )
         manifest = seal(draft, manifest, MANIFEST)
@@ -235,28 +232,70 @@ def build_index(
     return Built(manifest, up_to_date=False, encoded=encoded)
 
 
-def _calibrate_confirmer(
-    messages: Messages,
+@dataclass(frozen=True)
+class _Calibrated:
+    policy: Policy
+    calibration: Calibration
+    confirmer: Confirmer | None = None
+    confirmed: Confirmed | None = None
+
+
+def _calibrate(
+    held_out: Heldout,
+    prior: Prior | None,
+    weight: float,
+    shipped: list[str],
+    out_of_scope: Floats,
     faq: Faq,
     items: Sequence[Item],
-    policy: Policy,
     options: Options,
-    cross_encoder: CrossEncoder,
+    cross_encoder: CrossEncoder | None,
     reporter: Reporter,
-) -> tuple[Confirmer, Confirmed]:
-    def score(pairs: Sequence[Pair]) -> Floats:
-        reporter.step(f"reading {len(pairs):,} pairs with the cross-encoder")
-        return cross_encoder.score(pairs, progress=reporter.encoding(len(pairs)))
-
-    return fit_confirmer(
-        read_messages(messages, faq.entries, items, options.candidates, score),
-        cross_encoder.bundle.manifest,
-        faq.entries,
+) -> _Calibrated:
+    """How the index decides, and how it confirms."""
+    messages = held_out.messages(weight, shipped, out_of_scope) if prior is None else prior.messages(held_out.notes)
+    smalltalk = frozenset(i for i, entry in enumerate(faq.entries) if entry.kind == "smalltalk")
+    policy, calibration = calibrate(
+        messages,
+        target_precision=options.target_precision,
+        out_of_scope_share=options.out_of_scope_share,
+        smalltalk=smalltalk if prior is None else frozenset(),
+    )
+    if cross_encoder is None:
+        return _Calibrated(policy, calibration)
+    entries: Sequence[Entry] = faq.entries
+    manifest_of = cross_encoder.bundle.manifest
+    if prior is not None and prior.fits_confirmer(manifest_of.fingerprint, cross_encoder.max_tokens):
+        entries, read = prior.entries, Read(messages, prior.logits(options.candidates), pairs=0)
+    else:
+        own = messages if prior is None else held_out.messages(weight, shipped, out_of_scope)
+        read = read_messages(own, entries, items, options.candidates, _reader(cross_encoder, reporter))
+    confirmer, confirmed = fit_confirmer(
+        read,
+        manifest_of,
+        entries,
         policy,
         candidates=options.candidates,
         target_precision=options.target_precision,
         out_of_scope_share=options.out_of_scope_share,
     )
+    return _Calibrated(policy, calibration, confirmer, confirmed)
+
+
+def _reader(cross_encoder: CrossEncoder, reporter: Reporter) -> Score:
+    def score(pairs: Sequence[Pair]) -> Floats:
+        reporter.step(f"reading {len(pairs):,} pairs with the cross-encoder")
+        return cross_encoder.score(pairs, progress=reporter.encoding(len(pairs)))
+
+    return score
+
+
+def _prior_for(held_out: Heldout, model_fingerprint: str) -> Prior | None:
+    """What to assume of a FAQ with too little to hold out; None where it has enough, or nothing is known to assume."""
+    if not held_out.few:
+        return None
+    prior = read_prior()
+    return prior if prior.model_fingerprint == model_fingerprint else None
 
 
 def _is_limited(entry: Entry) -> bool:

@@ -1,13 +1,14 @@
 """The confidence map and the thresholds.
 
 A logistic regression on score and margin of the messages that `intents.holdout` makes, weighted to the expected share
-of out-of-scope messages (half near, half far), gives confidence (Platt 1999, "Probabilistic outputs for support vector
-machines", with two features). The thresholds are then read off the same samples: the lowest confidence above which the
-target precision holds, and the lowest at which an isotonic fit says that the right entry is more likely than not among
-the options that "did you mean" would offer.
+of out-of-scope messages (three in five of them near), gives confidence (Platt 1999, "Probabilistic outputs for
+support vector machines", with two features). The thresholds are then read off the same samples: the lowest confidence
+above which the target precision holds, and the lowest at which an isotonic fit says that the right entry is more
+likely than not among the options that "did you mean" would offer.
 """
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from intents.decide import Confidence, Policy, offerable
 from intents.holdout import Messages
 from intents.index import Calibration, Expected
 
+# The share of near ones among out-of-scope messages: visitors ask about the site, and seldom about anything else.
+NEAR = 0.6
 LIKELY = 0.5  # right is more likely than wrong
 UNREACHED = 1.01  # a threshold above every confidence
 
@@ -112,9 +115,10 @@ def samples_of(
     """
     posed = messages.all()
     flat = [_scored(found, p.expected, smalltalk) for found, p in zip(ranked, posed, strict=True)]
-    groups = [group for group in (messages.near, messages.far) if group]
+    groups = [(group, odds) for group, odds in ((messages.near, NEAR), (messages.far, 1 - NEAR)) if group]
+    total = sum(odds for _, odds in groups)
     weights = [np.full(len(messages.in_scope), (1 - share) / len(messages.in_scope))]
-    weights += [np.full(len(group), share / len(groups) / len(group)) for group in groups]
+    weights += [np.full(len(group), share * odds / total / len(group)) for group, odds in groups]
     weight = np.concatenate(weights)
     return Samples(
         score=np.array([s.score for s in flat]),
@@ -197,7 +201,9 @@ def confidences(confidence: Confidence, samples: Samples) -> tuple[Doubles, Doub
 
 def _logistic(confidence: Confidence, score: Doubles, margin: Doubles) -> Doubles:
     logits = confidence.bias + confidence.score * score + confidence.margin * margin
-    values: Doubles = 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0)))
+    # As `Confidence.of` has it, to the last bit: a threshold is the confidence of a sample, and that must reach it.
+    powers = [math.exp(-logit) for logit in np.clip(logits, -700.0, 700.0).tolist()]
+    values: Doubles = 1.0 / (1.0 + np.array(powers))
     return values
 
 

@@ -52,7 +52,7 @@ class Read:
     Attributes:
         messages: a sample of a calibration's.
         logits: of each message's first candidates, in the order of `messages.all()`.
-        pairs: how many different ones were scored: a message near out of scope shares its with the phrasing that it is.
+        pairs: how many different ones were scored.
     """
 
     messages: Messages
@@ -103,12 +103,11 @@ def _shown(entry: Entry, nearest: Item, answer: str | None, posed: Posed) -> str
 
 
 def _sample(messages: Messages) -> Messages:
-    """A seeded sample: of each kind so many, and the same phrasings near out of scope as in scope."""
+    """A seeded sample: of each kind so many."""
     chooser = np.random.default_rng(SEED)
-    ours = _chosen(chooser, len(messages.in_scope))
     return Messages(
-        in_scope=[messages.in_scope[i] for i in ours],
-        near=[messages.near[i] for i in ours] if messages.near else [],
+        in_scope=[messages.in_scope[i] for i in _chosen(chooser, len(messages.in_scope))],
+        near=[messages.near[i] for i in _chosen(chooser, len(messages.near))],
         far=[messages.far[i] for i in _chosen(chooser, len(messages.far))],
     )
 

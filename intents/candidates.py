@@ -1,8 +1,8 @@
 """From the similarities of items to candidates: entries, each with one score.
 
-An entry's score joins two similarities to the message: its nearest item's, so that one strong match counts, and its
-centroid's, so that many middling ones do too. Their weight is chosen by the build, on held-out phrasings: entries with
-a few phrasings gain several points of accuracy by the centroid, those with a hundred none.
+An entry's score joins two figures of the message: the similarity of its nearest item, so that one strong match counts,
+and its head's score (`intents.heads`), so that many middling ones do too. Their weight is chosen by the build, on
+held-out phrasings.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from intents.heads import Heads
 from intents.search import Floats, Positions, Retrieved
 
 # How many candidates a message keeps: enough for a mean reciprocal rank, and for a cross-encoder to choose from.
@@ -24,7 +25,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     Attributes:
         entry: its position in the FAQ.
-        score: its joined similarity to the message, -1 to 1; once a cross-encoder has read it, its joint score.
+        score: the weighted mean of its nearest item's similarity and its head's score; its joint score, once a
+            cross-encoder has read it.
         margin: by how much its score passes the best other entry's; negative for all but the first.
         item: position of its nearest item.
     """
@@ -52,22 +54,22 @@ def nearest_of_each(entries: Positions) -> tuple[Positions, Positions]:
 
 
 def rank(
-    entries: Positions, items: Positions, nearest: Floats, centroid: Floats, weight: float, last: float
+    entries: Positions, items: Positions, nearest: Floats, head: Floats, weight: float, last: float
 ) -> list[Candidate]:
-    """Join similarities into candidates.
+    """Join similarities and head scores into candidates.
 
     Args:
         entries: (m,) distinct entries.
         items: (m,) position of each one's nearest item.
         nearest: (m,) that item's similarity.
-        centroid: (m,) similarity of each one's centroid.
-        weight: of the centroid, where the nearest item's is 1.
+        head: (m,) each one's head score.
+        weight: of the head, where the nearest item's is 1.
         last: similarity of the worst item that was retrieved: what an entry that was not is at most worth.
 
     Returns:
         At most `MAX_CANDIDATES` candidates, best first; ties by position.
     """
-    joined = (nearest + weight * centroid) / (1.0 + weight)
+    joined = (nearest + weight * head) / (1.0 + weight)
     order = np.lexsort((entries, -joined))[:MAX_CANDIDATES]
     if not len(order):
         return []
@@ -85,12 +87,12 @@ class EntryScorer:
 
     Attributes:
         owners: (items,) the entry of every item.
-        centroids: (entries, dimension) unit length; zeros for entries without items.
-        weight: of the centroid, where the nearest item's is 1.
+        heads: of every entry.
+        weight: of the head, where the nearest item's is 1.
     """
 
     owners: Positions
-    centroids: Floats
+    heads: Heads
     weight: float
 
     def candidates(self, found: Retrieved, allowed: Mask | None = None) -> list[Candidate]:
@@ -108,19 +110,5 @@ class EntryScorer:
         if not len(owners):
             return []
         entries, first = nearest_of_each(owners)
-        # Most FAQs with many phrasings an entry give the centroid no weight, and it costs as much as the rest.
-        centroid = self.centroids[entries] @ found.vector if self.weight else np.zeros(len(entries), dtype=np.float32)
-        return rank(entries, positions[first], scores[first], centroid, self.weight, float(scores[-1]))
-
-
-def centroids_of(vectors: Floats, owners: Positions, entries: int) -> Floats:
-    """The mean direction of each entry's items: (entries, dimension) float32, unit length."""
-    sums = np.zeros((entries, vectors.shape[1]), dtype=np.float64)
-    np.add.at(sums, owners, vectors)
-    return unit(sums)
-
-
-def unit(rows: npt.NDArray[np.float64]) -> Floats:
-    """Rows scaled to unit length, as float32; zeros stay zeros."""
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+        head = self.heads.of(found.vector, entries) if self.weight else np.zeros(len(entries), dtype=np.float32)
+        return rank(entries, positions[first], scores[first], head, self.weight, float(scores[-1]))

@@ -107,7 +107,7 @@ def _folds(owners: Positions, items: list[Item]) -> list[Positions]:
 def _trial(vectors: Floats, scorer: EntryScorer, fold: Positions, trees: int, neighbours: int) -> _Trial:
     kept = np.setdiff1d(np.arange(len(vectors)), fold)
     rest, messages = vectors[kept], vectors[fold]
-    own = EntryScorer(scorer.owners[kept], scorer.centroids, scorer.weight)
+    own = EntryScorer(scorer.owners[kept], scorer.heads, scorer.weight)
     exact = ExactSearch(rest, neighbours=neighbours)
     truth = exact.retrieve(messages)
     tops = [own.candidates(found)[0].entry for found in truth]

@@ -1,179 +1,214 @@
-"""How good the answers are: every figure from one pass over labelled messages.
+"""How labelled messages end: by the same code that decides in the server, and counted by nobody yet.
 
-See `docs/evaluation.md` for what each figure means.
+`intents.figures` counts. What is judged names entries by their ids, so that messages put to different indexes can be
+counted together.
 """
 
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
-import msgspec
-import numpy as np
-
-from export.runtime.bi_encoder import BiEncoder
-from intents.cascade import Confirmation, Given, Need, NeedScores, Outcome, resolve
-from intents.confirm import Score
-from intents.decide import MAX_OPTIONS
+from intents.cascade import Confirmation, Given, NeedRetrieved, NeedScores, Outcome, resolve
+from intents.decide import DecisionKind
+from intents.entries import OUT_OF_SCOPE
 from intents.index import FaqIndex
 from intents.labelled import Labelled
-from intents.search import Retrieved, Search
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one evaluation; shares are 0 to 1, None where there was no message of the kind.
-
-    Attributes:
-        messages, in_scope, out_of_scope: how many there were.
-        accuracy_at_1, accuracy_at_3: share of in-scope messages whose entry is first, or among the first three,
-            whatever the confidence.
-        mrr: mean reciprocal rank of the right entry among the candidates, 0 where it is not one of them.
-        answered: share of in-scope messages that got an answer or a hand-off.
-        precision: share of answered messages whose entry was right; an answer to an out-of-scope message is wrong.
-        clarified: share of in-scope messages that got options.
-        clarify_hit: share of those whose entry was among the options.
-        out_of_scope_recall: share of out-of-scope messages that got "no_match" or a hand-off.
-        search_agreement: share of all messages whose top entry, before confirmation, was that of an exact scan.
-        share_confirmed: share of all messages of which the cross-encoder read candidates.
-        confirmations: how many messages ended with each confirmation.
-    """
-
-    messages: int
-    in_scope: int
-    out_of_scope: int
-    accuracy_at_1: float | None = msgspec.field(name="accuracy@1")
-    accuracy_at_3: float | None = msgspec.field(name="accuracy@3")
-    mrr: float | None
-    answered: float | None
-    precision: float | None
-    clarified: float | None
-    clarify_hit: float | None
-    out_of_scope_recall: float | None
-    search_agreement: float | None
-    share_confirmed: float | None
-    confirmations: dict[Confirmation, int]
+from intents.search import Floats, Retrieved, Search
 
 
 @dataclass(frozen=True)
 class Looked:
-    """One message, and what it retrieves: by the search that is judged, and by an exact scan for comparison."""
+    """One message, and what it retrieves.
+
+    Attributes:
+        message: the message.
+        found: what the search found that is judged.
+        agrees: whether the top entry is that of an exact scan; None where nothing is searched, as the message equals a
+            phrasing.
+    """
 
     message: Labelled
     found: Retrieved
-    exact: Retrieved
+    agrees: bool | None
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One message, and how it ended."""
+    """One message, and how it ended.
+
+    Attributes:
+        message: the message.
+        ranking: ids of its candidates, best first; of its entry alone where it equals a phrasing.
+        confidence: that the first of them is right, 0 to 1; calibrated where there is a decision.
+        decision: what the visitor would be told; None where nothing decides.
+        offered: ids of the options where that is "clarify".
+        agrees: see `Looked`.
+        confirmation: what the cross-encoder did.
+        read: how many candidates it read.
+    """
 
     message: Labelled
-    outcome: Outcome
     ranking: tuple[str, ...]
-    agrees: bool | None
+    confidence: float
+    decision: DecisionKind | None
+    offered: tuple[str, ...] = ()
+    agrees: bool | None = None
+    confirmation: Confirmation = "not_needed"
+    read: int = 0
+
+    @property
+    def in_scope(self) -> bool:
+        """Whether an entry answers it."""
+        return self.message.expected is not None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the first candidate answers it; nothing answers an out-of-scope message."""
+        return self.in_scope and self.ranking[:1] == (self.message.expected,)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the visitor is given the first candidate; a hand-off is no answer to what no entry answers."""
+        return self.decision == "answer" or (self.decision == "handoff" and self.in_scope)
+
+    @property
+    def label(self) -> str:
+        """What it was taken for, out of scope being a class of its own.
+
+        Options are taken for the right entry where that is among them, and else for the first of them.
+        """
+        expected = self.message.expected
+        if self.decision == "clarify":
+            return expected if expected is not None and expected in self.offered else self.offered[0]
+        return self.ranking[0] if self.is_answered else OUT_OF_SCOPE
 
 
 def look_up(
-    messages: Sequence[Labelled],
-    index: FaqIndex,
-    search: Search,
-    encoder: BiEncoder,
-    progress: Callable[[int], None] | None = None,
+    messages: Sequence[Labelled], vectors: Floats, index: FaqIndex, search: Search, today: date
 ) -> list[Looked]:
-    """Encode messages and search for them."""
-    vectors = encoder.encode([m.text for m in messages], progress=progress)
+    """Search for messages, and compare with an exact scan.
+
+    Args:
+        messages: n of them.
+        vectors: (n, dimension) float32, unit length, theirs.
+        index: what they are put to.
+        search: how it is searched.
+        today: entries that are not valid on this day are left out.
+    """
     found, exact = search.retrieve(vectors), index.search("exact").retrieve(vectors)
-    return [Looked(*each) for each in zip(messages, found, exact, strict=True)]
+    return [
+        Looked(message, one, _agree(message.text, index, today, one, other))
+        for message, one, other in zip(messages, found, exact, strict=True)
+    ]
 
 
-def judge(looked: Sequence[Looked], index: FaqIndex, today: date, score: Score | None = None) -> list[Judged]:
+def _agree(text: str, index: FaqIndex, today: date, one: Retrieved, other: Retrieved) -> bool | None:
+    tops = []
+    for found in (one, other):
+        outcome = _end(text, found, index, today)
+        if not outcome.candidates and outcome.decision.entry is not None:
+            return None
+        tops.append([candidate.entry for candidate in outcome.candidates[:1]])
+    return tops[0] == tops[1]
+
+
+def needed(looked: Sequence[Looked], index: FaqIndex, today: date) -> dict[int, NeedScores]:
+    """What a cross-encoder has to read, by the places of the messages that it may change the decision of."""
+    needs: dict[int, NeedScores] = {}
+    for place, one in enumerate(looked):
+
+        def note(need: NeedScores, place: int = place) -> Given:
+            needs[place] = need
+            return "skipped_budget"
+
+        _end(one.message.text, one.found, index, today, note)
+    return needs
+
+
+def judge(
+    looked: Sequence[Looked], index: FaqIndex, today: date, logits: Mapping[int, Floats] | None = None
+) -> list[Judged]:
     """Run every message through the cascade.
 
     Args:
         looked: the messages.
         index: what they are put to.
         today: entries that are not valid on this day are left out.
-        score: reads pairs; it is asked once, for all messages that need it. None confirms nothing.
+        logits: of the first candidates of all that are `needed`, at least one of each; None confirms nothing.
     """
-    outcomes: dict[int, Outcome] = {}
-    waiting: dict[int, tuple[NeedScores, Generator[Need, Given, Outcome]]] = {}
-    for place, one in enumerate(looked):
-        steps = resolve(one.message.text, index, today, confirm=score is not None)
-        try:
-            next(steps)
-            need = steps.send(one.found)
-        except StopIteration as stop:
-            outcomes[place] = stop.value
-        else:
-            assert isinstance(need, NeedScores)  # noqa: S101 for the type checker: nothing else is left to need
-            waiting[place] = need, steps
-    pairs = [(need.message, text) for need, _ in waiting.values() for text in need.candidates]
-    logits = score(pairs) if score is not None and pairs else np.empty(0, dtype=np.float32)
-    for place, (need, steps) in waiting.items():
-        own, logits = np.split(logits, [len(need.candidates)])
-        outcomes[place] = _last(steps, own)
-    return [_judged(one, outcomes[place], index, today) for place, one in enumerate(looked)]
+
+    def given(place: int) -> Callable[[NeedScores], Given] | None:
+        return None if logits is None else lambda _: logits[place]
+
+    return [
+        _judged(one, _end(one.message.text, one.found, index, today, given(place)), index)
+        for place, one in enumerate(looked)
+    ]
 
 
-def _last(steps: Generator[Need, Given, Outcome], given: Given) -> Outcome:
+def _end(
+    text: str,
+    found: Retrieved,
+    index: FaqIndex,
+    today: date,
+    scores: Callable[[NeedScores], Given] | None = None,
+) -> Outcome:
+    """Drive one message to its outcome; without `scores` nothing is confirmed."""
+    steps = resolve(text, index, today, confirm=scores is not None)
     try:
-        need = steps.send(given)
+        need = next(steps)
+        while True:
+            if isinstance(need, NeedRetrieved):
+                need = steps.send(found)
+            elif scores is not None:
+                need = steps.send(scores(need))
+            else:
+                raise AssertionError(f"the cascade wanted {need}, and was told that there is no cross-encoder")
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
-    raise AssertionError(f"the cascade wanted {need} on top")
 
 
-def _judged(looked: Looked, outcome: Outcome, index: FaqIndex, today: date) -> Judged:
-    ranked = [c.entry for c in outcome.candidates]
-    agrees = None
-    if outcome.decision.entry is not None and not ranked:  # it equals a phrasing, and nothing was searched
-        ranked = [outcome.decision.entry]
-    else:
-        allowed = index.allowed_on(today)
-        found, exact = (index.scorer.candidates(one, allowed) for one in (looked.found, looked.exact))
-        agrees = [c.entry for c in found[:1]] == [c.entry for c in exact[:1]]
-    return Judged(looked.message, outcome, tuple(index.faq.entries[entry].id for entry in ranked), agrees)
-
-
-def summarise(judged: Sequence[Judged], index: FaqIndex) -> Report:
-    """The figures of judged messages."""
-    ours = [j for j in judged if j.message.expected is not None]
-    others = [j for j in judged if j.message.expected is None]
-    ranks = [j.ranking.index(j.message.expected) + 1 if j.message.expected in j.ranking else 0 for j in ours]
-    named = [j for j in ours if j.outcome.decision.entry is not None]
-    wrongly = [j for j in others if j.outcome.decision.kind == "answer"]
-    right = [j for j in named if _id(index, j) == j.message.expected]
-    clarified = [j for j in ours if j.outcome.decision.kind == "clarify"]
-    hits = [
-        j
-        for j in clarified
-        if j.message.expected in [index.faq.entries[o.entry].id for o in j.outcome.decision.options]
-    ]
-    silent = [j for j in others if j.outcome.decision.kind in {"no_match", "handoff"}]
-    compared = [j for j in judged if j.agrees is not None]
-    return Report(
-        messages=len(judged),
-        in_scope=len(ours),
-        out_of_scope=len(others),
-        accuracy_at_1=_share(sum(rank == 1 for rank in ranks), len(ours)),
-        accuracy_at_3=_share(sum(1 <= rank <= MAX_OPTIONS for rank in ranks), len(ours)),
-        mrr=_share(sum(1 / rank for rank in ranks if rank), len(ours)),
-        answered=_share(len(named), len(ours)),
-        precision=_share(len(right), len(named) + len(wrongly)),
-        clarified=_share(len(clarified), len(ours)),
-        clarify_hit=_share(len(hits), len(clarified)),
-        out_of_scope_recall=_share(len(silent), len(others)),
-        search_agreement=_share(sum(bool(j.agrees) for j in compared), len(compared)),
-        share_confirmed=_share(sum(j.outcome.scored > 0 for j in judged), len(judged)),
-        confirmations=dict(Counter(j.outcome.confirmation for j in judged).most_common()),
+def _judged(looked: Looked, outcome: Outcome, index: FaqIndex) -> Judged:
+    decision, entries = outcome.decision, index.faq.entries
+    ranked = [candidate.entry for candidate in outcome.candidates]
+    if not ranked and decision.entry is not None:  # it equals a phrasing, and nothing was searched
+        ranked = [decision.entry]
+    offered = decision.options if decision.kind == "clarify" else ()
+    return Judged(
+        looked.message,
+        tuple(entries[entry].id for entry in ranked),
+        decision.confidence,
+        decision.kind,
+        tuple(entries[option.entry].id for option in offered),
+        looked.agrees,
+        outcome.confirmation,
+        outcome.scored,
     )
 
 
-def _id(index: FaqIndex, judged: Judged) -> str | None:
-    entry = judged.outcome.decision.entry
-    return None if entry is None else index.faq.entries[entry].id
+def by_logits(alone: Judged, logits: Floats | None) -> Judged:
+    """A message as if the cross-encoder were alone: its first candidates ranked by their logits, and no decision.
+
+    Args:
+        alone: as the bi-encoder alone judged it.
+        logits: (k,) of its first k candidates; None where none was to be read, and it stays as it is.
+    """
+    if logits is None:
+        return replace(alone, decision=None, offered=())
+    known = [float(logit) if math.isfinite(logit) else -math.inf for logit in logits]
+    order = sorted(range(len(known)), key=lambda i: -known[i])
+    return replace(
+        alone,
+        ranking=tuple(alone.ranking[i] for i in order),
+        confidence=_logistic(known[order[0]]),
+        decision=None,
+        offered=(),
+        confirmation="confirmed" if order[0] == 0 else "overruled",
+        read=len(logits),
+    )
 
 
-def _share(part: float, whole: int) -> float | None:
-    return part / whole if whole else None
+def _logistic(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, logit))))

@@ -3,7 +3,7 @@
 Three kinds are scored as if visitors had typed them:
 
 - *in scope*: a phrasing, with itself (and what contains it) taken out of the index. The top entry is right or wrong.
-- *near* out of scope: the same phrasing with its whole entry taken out. Whatever comes out on top is wrong.
+- *near* out of scope: such a phrasing with its whole entry taken out. Whatever comes out on top is wrong.
 - *far* out of scope: the shipped messages. Whatever comes out on top is wrong.
 """
 
@@ -12,15 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from intents.candidates import Candidate, centroids_of, nearest_of_each, rank, unit
+from intents.candidates import Candidate, nearest_of_each, rank
+from intents.heads import Heads, fit_heads
 from intents.items import Item
 from intents.search import SCAN_CELLS, Floats, Positions
 
 MAX_PER_ENTRY = 20
 MAX_IN_SCOPE = 4000
 MIN_IN_SCOPE = 30
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+# Into how many parts phrasings are divided, and entries, each of which is once unknown to the heads.
+PARTS, ENTRY_PARTS = 5, 8
+# Where heads are dear (items times entries), fewer parts are looked at, but never fewer than MIN_IN_SCOPE messages:
+# some 20 seconds of two cores.
+MOST_WORK = 5e6
 SEED = 20261123
+FEW = (
+    f"fewer than {MIN_IN_SCOPE} phrasings can be held out, which is too few to calibrate on: questions were compared "
+    "with their own answers as well, which makes visitors look easier to understand than they are; add phrasings"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Messages:
 
     Attributes:
         in_scope: phrasings.
-        near: the same phrasings, their entries left out; empty where there is only one entry.
+        near: phrasings of left-out entries; empty where there is only one entry.
         far: shipped messages.
         set_aside: how many shipped messages this FAQ seems to answer; they are not among them.
         notes: what was assumed because the FAQ could not tell.
@@ -67,81 +77,137 @@ class Heldout:
 
     Attributes:
         retriever: retrieves from the items.
-        texts: the phrasings.
-        in_scope: what each retrieves without the phrasing, and what contains it.
-        near: the same without their whole entries; empty where there is only one entry.
+        heads: of all entries, fitted on all items.
+        texts: the phrasings that were held out alone.
+        in_scope: what each retrieves without the phrasing, and what contains it, by heads that have not seen it.
         expected: (n,) the right entry of each.
+        near_texts: the phrasings that were held out with their entries.
+        near: what each retrieves without its entry, by heads that have not seen that.
+        few: whether there are too few phrasings to hold out; questions were then compared with their own answers.
         notes: what was assumed because the FAQ could not tell.
     """
 
     retriever: "_Retriever"
+    heads: Heads
     texts: list[str]
     in_scope: list["_Found"]
-    near: list["_Found"]
     expected: Positions
+    near_texts: list[str]
+    near: list["_Found"]
+    few: bool
     notes: tuple[str, ...]
 
     def messages(self, weight: float, far: Sequence[str], vectors: Floats) -> Messages:
         """The messages of a calibration.
 
         Args:
-            weight: of an entry's centroid.
+            weight: of an entry's head.
             far: out-of-scope messages.
             vectors: (n, dimension) float32, theirs.
         """
         named = zip(self.texts, self.in_scope, self.expected, strict=True)
         in_scope = [Posed(text, int(entry), found.ranked(weight)) for text, found, entry in named]
-        texts = self.texts if self.near else []
-        near = [Posed(text, None, found.ranked(weight)) for text, found in zip(texts, self.near, strict=True)]
-        unknown = zip(far, self.retriever.unknown(vectors), strict=True)
+        near = [Posed(text, None, found.ranked(weight)) for text, found in zip(self.near_texts, self.near, strict=True)]
+        unknown = zip(far, self.retriever.unknown(vectors, self.heads), strict=True)
         shipped = [Posed(text, None, found.ranked(weight)) for text, found in unknown]
         # A bank's FAQ does answer some of what is out of scope for a shop: such messages would teach it to be silent.
         limit = float(np.median([_top_score(posed) for posed in in_scope]))
         kept = [posed for posed in shipped if _top_score(posed) < limit]
-        return Messages(in_scope, near, kept, len(shipped) - len(kept), self.notes)
+        notes = (*self.notes, FEW) if self.few else self.notes
+        return Messages(in_scope, near, kept, len(shipped) - len(kept), notes)
 
 
 def _top_score(posed: Posed) -> float:
     return posed.candidates[0].score if posed.candidates else 0.0
 
 
-def hold_out(vectors: Floats, owners: Positions, items: Sequence[Item], *, neighbours: int) -> Heldout:
-    """Hold phrasings out, one at a time.
+def hold_out(
+    vectors: Floats,
+    owners: Positions,
+    items: Sequence[Item],
+    *,
+    entries: int,
+    neighbours: int,
+    per_entry: int = MAX_PER_ENTRY,
+    most: int = MAX_IN_SCOPE,
+) -> Heldout:
+    """Hold phrasings out: alone, and with their entries.
 
     Args:
         vectors: (items, dimension) float32, unit length.
         owners: (items,) the entry of every item.
         items: what the vectors are of.
+        entries: how many the FAQ has, with or without items.
         neighbours: how many items a search retrieves.
+        per_entry: the most phrasings of an entry that are held out.
+        most: the most of all entries together.
     """
-    retriever = _Retriever(vectors, owners, neighbours)
+    retriever = _Retriever(np.asarray(vectors), owners, entries, neighbours)
     notes = []
-    chosen = _phrasings(owners, items)
+    chosen = _phrasings(owners, items, per_entry, most)
     lonely = len(chosen) < MIN_IN_SCOPE
     if lonely:
         chosen = np.array([i for i, item in enumerate(items) if item.role == "phrasing"], dtype=np.int64)
-        notes.append(
-            f"fewer than {MIN_IN_SCOPE} phrasings can be held out, which is too few to calibrate on: questions were "
-            "compared with their own answers as well, which makes visitors look easier to understand than they are; "
-            "add phrasings"
-        )
     several = owners.min() != owners.max()
     if not several:
         notes.append("there is only one entry: near out-of-scope messages could not be simulated")
-    in_scope, near = [], []
-    for position, message, scores in zip(chosen, vectors[chosen], retriever.scan(vectors[chosen]), strict=True):
-        own = np.flatnonzero(owners == owners[position])
-        # A question also stands in its answer's item, which goes with it.
-        answers = [i for i in own if items[int(i)].role == "answer"] if position == own[0] and not lonely else []
-        in_scope.append(retriever.retrieve(message, scores, np.array([position, *answers]), own))
-        if several:
-            near.append(retriever.retrieve(message, scores, own, own))
-    texts = [items[int(position)].text for position in chosen]
-    return Heldout(retriever, texts, in_scope, near, owners[chosen], tuple(notes))
+    firsts = {int(entry): int(place) for entry, place in zip(*np.unique(owners, return_index=True), strict=True)}
+    answers = {item.entry: place for place, item in enumerate(items) if item.role == "answer"}
+
+    def hidden(position: int) -> list[int]:
+        """A phrasing, and the item that contains it: a question also stands in its answer's item."""
+        entry = int(owners[position])
+        contains = position == firsts[entry] and not lonely and entry in answers
+        return [position, answers[entry]] if contains else [position]
+
+    fits = max(1, int(MOST_WORK / (len(owners) * len(firsts))))
+    found: dict[int, _Found] = {}
+    for done, part in enumerate(_parts(chosen, owners)):
+        if done >= fits and len(found) >= MIN_IN_SCOPE:
+            break
+        heads = retriever.heads_without([place for position in part for place in hidden(int(position))])
+        for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
+            vector = retriever.vectors[position]
+            found[int(position)] = retriever.retrieve(vector, scores, np.array(hidden(int(position))), heads)
+    near: dict[int, _Found] = {}
+    for done, group in enumerate(_entry_parts(np.unique(owners[chosen])) if several else []):
+        if done >= fits and len(near) >= MIN_IN_SCOPE:
+            break
+        out = np.flatnonzero(np.isin(owners, group))
+        heads = retriever.heads_without(out)
+        part = np.intersect1d(chosen, out)
+        for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
+            near[int(position)] = retriever.retrieve(retriever.vectors[position], scores, out, heads)
+    asked, beside = sorted(found), sorted(near)
+    return Heldout(
+        retriever,
+        retriever.heads_without([]),
+        [items[position].text for position in asked],
+        [found[position] for position in asked],
+        owners[asked],
+        [items[position].text for position in beside],
+        [near[position] for position in beside],
+        lonely,
+        tuple(notes),
+    )
+
+
+def _parts(chosen: Positions, owners: Positions) -> list[Positions]:
+    """Held-out phrasings in parts, none of which has more of an entry than it must."""
+    # Entry by entry, dealt out in turn.
+    parts = [chosen[np.argsort(owners[chosen], kind="stable")][start::PARTS] for start in range(PARTS)]
+    return [np.sort(part) for part in parts if len(part)]
+
+
+def _entry_parts(entries: Positions) -> list[Positions]:
+    """Entries in parts; where there are several, no part is all of them."""
+    shuffled = np.random.default_rng(SEED).permutation(entries)
+    count = min(ENTRY_PARTS, len(entries))
+    return [shuffled[start::count] for start in range(count)]
 
 
 def choose_weight(held_out: Heldout) -> float:
-    """The centroid's weight with which most held-out phrasings find their entry; the smallest of equals."""
+    """The head's weight with which most held-out phrasings find their entry; the smallest of equals."""
 
     def hits(weight: float) -> int:
         ranked = [found.ranked(weight) for found in held_out.in_scope]
@@ -152,67 +218,67 @@ def choose_weight(held_out: Heldout) -> float:
 
 @dataclass(frozen=True)
 class _Found:
-    """What one message retrieves, before its two similarities are joined."""
+    """What one message retrieves, before similarity and head score are joined."""
 
     entries: Positions
     items: Positions
     nearest: Floats
-    centroid: Floats
+    head: Floats
     last: float
 
     def ranked(self, weight: float) -> list[Candidate]:
-        return rank(self.entries, self.items, self.nearest, self.centroid, weight, self.last)
+        return rank(self.entries, self.items, self.nearest, self.head, weight, self.last)
 
 
 class _Retriever:
     """Retrieves by an exact scan, with some of the items taken out."""
 
-    def __init__(self, vectors: Floats, owners: Positions, neighbours: int) -> None:
-        self._vectors, self._owners, self._neighbours = vectors, owners, neighbours
-        self._centroids = centroids_of(vectors, owners, int(owners.max()) + 1)
+    def __init__(self, vectors: Floats, owners: Positions, entries: int, neighbours: int) -> None:
+        self.vectors, self._owners, self._entries, self._neighbours = vectors, owners, entries, neighbours
+
+    def heads_without(self, hidden: Sequence[int] | Positions) -> Heads:
+        """The heads of all entries, fitted without some items."""
+        kept = np.setdiff1d(np.arange(len(self._owners)), np.asarray(hidden, dtype=np.int64))
+        return fit_heads(self.vectors[kept], self._owners[kept], self._entries)
 
     def scan(self, messages: Floats) -> Iterator[Floats]:
         """Similarities of every item to each message, in blocks that fit into memory."""
-        block = max(1, SCAN_CELLS // len(self._vectors))
+        block = max(1, SCAN_CELLS // len(self.vectors))
         for start in range(0, len(messages), block):
-            yield from messages[start : start + block] @ self._vectors.T
+            yield from messages[start : start + block] @ self.vectors.T
 
-    def unknown(self, messages: Floats) -> Iterator[_Found]:
+    def unknown(self, messages: Floats, heads: Heads) -> Iterator[_Found]:
         """What messages retrieve that have no right entry."""
         nothing = np.array([], dtype=np.int64)
         for message, scores in zip(messages, self.scan(messages), strict=True):
-            yield self.retrieve(message, scores, nothing, nothing)
+            yield self.retrieve(message, scores, nothing, heads)
 
-    def retrieve(self, message: Floats, scores: Floats, hidden: Positions, siblings: Positions) -> _Found:
-        """What a message retrieves while some items of one entry are hidden.
+    def retrieve(self, message: Floats, scores: Floats, hidden: Positions, heads: Heads) -> _Found:
+        """What a message retrieves while some items are hidden.
 
         Args:
             message: (dimension,) its vector.
             scores: (items,) similarities.
             hidden: items that count as absent.
-            siblings: all items of the entry that the hidden ones belong to.
+            heads: fitted without them.
         """
         scores = scores.copy()
         scores[hidden] = -np.inf
         count = min(self._neighbours, len(scores) - len(hidden))
-        found = np.argpartition(-scores, count - 1)[:count] if count else hidden[:0]
+        found = np.argpartition(-scores, count - 1)[:count] if count else np.array([], dtype=np.int64)
         found = found[np.argsort(-scores[found], kind="stable")]
         entries, first = nearest_of_each(self._owners[found])
-        centroids = self._centroids[entries] @ message
-        rest = np.setdiff1d(siblings, hidden)
-        if len(rest):
-            own = unit(self._vectors[rest].sum(axis=0, dtype=np.float64)[None])[0]
-            centroids = np.where(entries == self._owners[rest[0]], own @ message, centroids)
         items = found[first]
-        return _Found(entries, items, scores[items], centroids, float(scores[found[-1]]) if count else 0.0)
+        last = float(scores[found[-1]]) if count else 0.0
+        return _Found(entries, items, scores[items], heads.of(message, entries), last)
 
 
-def _phrasings(owners: Positions, items: Sequence[Item]) -> Positions:
+def _phrasings(owners: Positions, items: Sequence[Item], per_entry: int, most: int) -> Positions:
     """A seeded sample of the phrasings whose entries have another one."""
     chooser = np.random.default_rng(SEED)
     asked = np.flatnonzero([item.role == "phrasing" for item in items])
     starts = np.flatnonzero(np.diff(owners[asked])) + 1  # items stand entry by entry
     groups = [own for own in np.split(asked, starts) if len(own) > 1]
-    chosen = [chooser.permutation(own)[:MAX_PER_ENTRY] for own in groups]
+    chosen = [chooser.permutation(own)[:per_entry] for own in groups]
     flat = np.concatenate(chosen) if chosen else np.array([], dtype=np.int64)
-    return np.sort(chooser.permutation(flat)[:MAX_IN_SCOPE])
+    return np.sort(chooser.permutation(flat)[:most])

@@ -4,7 +4,7 @@
     faq.json          header and entries
     vectors.npy       (items, dimension) float32, unit length; memory-mapped
     owners.npy        (items,) int64, the entry of every item
-    centroids.npy     (entries, dimension) float32, unit length, the mean direction of each entry's items
+    heads.npy         (entries, dimension + 1) float32, each entry's head, and its bias last
     out_of_scope.npy  (messages, dimension) float32, what it was calibrated with; spares the next build their encoding
     items.ann         Annoy's trees; memory-mapped, shared by all processes
 
@@ -26,16 +26,17 @@ from intents.confirm import Confirmer
 from intents.decide import Policy
 from intents.entries import Entry, Faq, texts_of
 from intents.errors import FaqIndexError
+from intents.heads import Heads
 from intents.items import answer_of, rendered, ways_to_ask
 from intents.normalise import normalise
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Search, SearchMode
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 FAQ = "faq.json"
 VECTORS = "vectors.npy"
 OWNERS = "owners.npy"
-CENTROIDS = "centroids.npy"
+HEADS = "heads.npy"
 OUT_OF_SCOPE = "out_of_scope.npy"
 ANNOY = "items.ann"
 
@@ -132,7 +133,7 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
         texts: digest of what the items' texts were; their vectors are used again only where it is still the same.
         out_of_scope: sha256 of the out-of-scope messages that it was calibrated with.
         plan: how it is searched.
-        centroid_weight: what an entry's centroid counts beside its nearest item.
+        head_weight: what an entry's head counts beside its nearest item.
         policy: how it decides.
         calibration: where the policy comes from.
         confirmer: how it confirms; None where it was built without a cross-encoder.
@@ -151,7 +152,7 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
     texts: str
     out_of_scope: str
     plan: SearchPlan
-    centroid_weight: float
+    head_weight: float
     policy: Policy
     calibration: Calibration
     confirmer: Confirmer | None
@@ -278,7 +279,7 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         faq = msgspec.json.decode((folder / FAQ).read_bytes(), type=Faq)
         vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
         owners = np.load(folder / OWNERS, allow_pickle=False)
-        centroids = np.load(folder / CENTROIDS, allow_pickle=False)
+        heads = np.load(folder / HEADS, allow_pickle=False)
         annoy = AnnoyIndex(manifest.dimension, "angular")
         annoy.load(str(folder / ANNOY))
     except (OSError, EOFError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
@@ -288,17 +289,17 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         vectors.shape == (items, dimension)
         and annoy.get_n_items() == items > 0
         and owners.shape == (items,)
-        and centroids.shape == (entries, dimension)
+        and heads.shape == (entries, dimension + 1)
         and bool(np.all(np.diff(owners) >= 0))
         and 0 <= owners[0] <= owners[-1] < entries
         and min(manifest.plan.neighbours, manifest.plan.search_k) > 0
-        and manifest.centroid_weight >= 0
+        and manifest.head_weight >= 0
         and manifest.policy.is_monotone()
         and (manifest.confirmer is None or manifest.confirmer.is_monotone())
     )
     if not consistent:
         raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")
-    scorer = EntryScorer(owners, centroids, manifest.centroid_weight)
+    scorer = EntryScorer(owners, Heads(heads[:, :-1], heads[:, -1]), manifest.head_weight)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
     firsts = np.searchsorted(owners, np.arange(entries))
     return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids, firsts)

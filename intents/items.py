@@ -58,8 +58,10 @@ def answer_of(entry: Entry) -> str | None:
     return plain_text(entry.answer) if entry.kind == "faq" and entry.answer != entry.id else None
 
 
-def rendered(entry: Entry, phrasing: str | None, answer: str | None, *, without: str | None = None) -> str:
-    """An entry as text for the cross-encoder.
+def shown(
+    entry: Entry, phrasing: str | None, answer: str | None, *, without: str | None = None
+) -> tuple[str, str, str]:
+    """What a cross-encoder is shown of an entry: its question, another phrasing, and its answer; each may be empty.
 
     Args:
         entry: the entry.
@@ -67,9 +69,14 @@ def rendered(entry: Entry, phrasing: str | None, answer: str | None, *, without:
         answer: see `answer_of`.
         without: a phrasing to leave out as if the entry did not have it, also where that is the question.
     """
-    shown = [text for text in dict.fromkeys((entry.question, phrasing)) if text is not None and text != without]
-    question, best = (*shown, "", "")[:2]
-    return render(question, best, answer or "")
+    ways = [text for text in dict.fromkeys((entry.question, phrasing)) if text is not None and text != without]
+    question, best = (*ways, "", "")[:2]
+    return question, best, answer or ""
+
+
+def rendered(entry: Entry, phrasing: str | None, answer: str | None, *, without: str | None = None) -> str:
+    """An entry as text for the cross-encoder; arguments as `shown`."""
+    return render(*shown(entry, phrasing, answer, without=without))
 
 
 def plain_text(markdown: str) -> str:

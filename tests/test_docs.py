@@ -14,7 +14,7 @@ from intents.confirm import Confirmer, Joint
 from intents.decide import Confidence, DecisionKind, Policy
 from intents.entries import Entry, Header, Texts
 from intents.errors import FaqError
-from intents.evaluate import Report
+from intents.figures import Report
 from intents.formats import load_faq
 from intents.index import Calibration, Confirmed, IndexManifest, SearchPlan
 from server import errors, messages
@@ -23,7 +23,10 @@ from server.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "training/README.md")),
+    *sorted(DOCS.glob("*.md")),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "export": "Make a model bundle.",
     "index": "List, choose and remove versions of an index.",
     "serve": "Answer messages over websockets.",
+    "train": "Train a cross-encoder on FAQs.",
 }
 
 

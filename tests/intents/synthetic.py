@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from intents.candidates import unit
 from intents.holdout import Heldout, Messages, choose_weight, hold_out
 from intents.items import Item
 from intents.search import Floats, Positions
@@ -12,21 +12,29 @@ from intents.search import Floats, Positions
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Items, their vectors and owners, and the vectors of far messages."""
+    """Items, their vectors and owners, the vectors of far messages, and how many entries there are."""
 
     vectors: Floats
     owners: Positions
     items: list[Item]
     far: Floats
+    entries: int
 
     def hold_out(self) -> Heldout:
         """Its phrasings as messages."""
-        return hold_out(self.vectors, self.owners, self.items, neighbours=min(100, len(self.items)))
+        neighbours = min(100, len(self.items))
+        return hold_out(self.vectors, self.owners, self.items, entries=self.entries, neighbours=neighbours)
 
     def messages(self) -> Messages:
         """The messages of its calibration, scored with the weight that a build would choose."""
         held_out = self.hold_out()
         return held_out.messages(choose_weight(held_out), [f"far {i}" for i in range(len(self.far))], self.far)
+
+
+def unit(rows: npt.NDArray[np.float64]) -> Floats:
+    """Rows scaled to unit length, as float32, like the encoder's."""
+    scaled: Floats = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def synthetic(entries: int, phrasings: int, noise: float, *, answers: bool = True, seed: int = 1) -> Synthetic:
@@ -39,4 +47,4 @@ def synthetic(entries: int, phrasings: int, noise: float, *, answers: bool = Tru
         items += [Item(entry, f"{entry}-{i}", role) for i, role in enumerate(roles)]  # type: ignore[arg-type]
         vectors += [centre + noise * chance.normal(size=16) for _ in roles]
     owners = np.array([item.entry for item in items], dtype=np.int64)
-    return Synthetic(unit(np.array(vectors)), owners, items, unit(chance.normal(size=(200, 16))))
+    return Synthetic(unit(np.array(vectors)), owners, items, unit(chance.normal(size=(200, 16))), entries)

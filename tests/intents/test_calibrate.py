@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from export.runtime.bi_encoder import BiEncoder
-from intents.calibrate import Samples, calibrate, calibration_error, find_answer_at, fit_policy
-from intents.decide import Policy, decide
+from intents.calibrate import (
+    NEAR,
+    Samples,
+    calibrate,
+    calibration_error,
+    confidences,
+    find_answer_at,
+    fit_policy,
+)
+from intents.candidates import Candidate
+from intents.decide import Confidence, Policy, decide
 from intents.entries import Entry, Faq
 from intents.holdout import Messages, choose_weight, hold_out
 from intents.index import Calibration, FaqIndex
@@ -51,7 +60,7 @@ def test_the_target_precision_holds_when_the_samples_are_decided(target: float) 
     policy, found, messages = run(40, 6, 0.8, target=target)
     entries = [Entry(id=f"e{i}", question="q", answer="a") for i in range(40)]
     right = answered = 0.0
-    for share, group in ((0.7, messages.in_scope), (0.15, messages.near), (0.15, messages.far)):
+    for share, group in ((0.7, messages.in_scope), (0.3 * NEAR, messages.near), (0.3 * (1 - NEAR), messages.far)):
         for posed in group:
             decision = decide(posed.candidates, entries, policy)
             answered += share / len(group) * (decision.kind == "answer")
@@ -77,7 +86,7 @@ def test_calibrating_again_gives_the_same() -> None:
 
 def test_confidence_is_honest_on_the_samples() -> None:
     """Of messages with a confidence, about that share is right."""
-    assert run(40, 6, 0.8)[1].calibration_error < 0.05
+    assert run(80, 10, 0.8)[1].calibration_error < 0.05
 
 
 def test_one_entry_is_noted() -> None:
@@ -122,6 +131,14 @@ def test_scores_that_mislead_get_no_weight() -> None:
     assert confidence.bias == pytest.approx(np.log(1 / 3))
 
 
+def test_confidences_are_the_decisions_own() -> None:
+    """A threshold is the confidence of a sample, which has to reach it when it is decided on: not one bit differs."""
+    confidence = Confidence(bias=-7.3, score=9.1, margin=21.7)
+    scores = np.random.default_rng(5).normal(size=2000).tolist()
+    found, _ = confidences(confidence, columns([True] * 2000, scores))
+    assert found.tolist() == [confidence.of(Candidate(0, score, score, 0)) for score in scores]
+
+
 def test_a_threshold_takes_all_of_equal_confidence() -> None:
     """A threshold cannot part equals: their precision counts together."""
     samples = columns([True, True, False, False], [0.0] * 4)
@@ -147,9 +164,9 @@ def test_calibration_error_by_hand() -> None:
 def test_the_shop_is_calibrated(shop: Faq, shop_index: FaqIndex, encoder: BiEncoder, few_out_of_scope: Path) -> None:
     """On the sample shop the policy is in order, keeps its precision, and answers much of what it is asked."""
     items = items_of(shop.entries)
-    held_out = hold_out(shop_index.vectors, shop_index.scorer.owners, items, neighbours=100)
+    held_out = hold_out(shop_index.vectors, shop_index.scorer.owners, items, entries=len(shop.entries), neighbours=100)
     far = read_out_of_scope(few_out_of_scope)
-    weight = shop_index.manifest.centroid_weight
+    weight = shop_index.manifest.head_weight
     assert choose_weight(held_out) == weight
     messages = held_out.messages(weight, far, encoder.encode(far))
     results = [calibrate(messages, target_precision=0.9, out_of_scope_share=0.3) for _ in range(2)]

@@ -7,7 +7,7 @@ import pytest
 
 from export.bundle import BundleManifest, ModelSource
 from export.runtime.encoder import Floats
-from intents.calibrate import calibrate
+from intents.calibrate import NEAR, calibrate
 from intents.calibrate_confirmer import MAX_OF_A_KIND, NEVER, find_band, fit_confirmer, read_messages
 from intents.confirm import Confirmer, Pair, Score
 from intents.decide import Policy, decide
@@ -143,7 +143,8 @@ def test_the_expected_figures_are_the_cascades(noisy: Synthetic, target: float) 
     confirmer, confirmed = fit_confirmer(
         read, BUNDLE, entries, policy, candidates=5, target_precision=target, out_of_scope_share=0.3
     )
-    shares = {"in": 0.7 / len(messages.in_scope), "near": 0.15 / len(messages.near), "far": 0.15 / len(messages.far)}
+    near, far = 0.3 * NEAR / len(messages.near), 0.3 * (1 - NEAR) / len(messages.far)
+    shares = {"in": 0.7 / len(messages.in_scope), "near": near, "far": far}
     kinds = ["in"] * len(messages.in_scope) + ["near"] * len(messages.near) + ["far"] * len(messages.far)
     right = answered = refused = read_share = 0.0
     for kind, posed, logits in zip(kinds, read.messages.all(), read.logits, strict=True):
@@ -203,7 +204,7 @@ def test_a_held_out_question_is_not_read_in_its_answer() -> None:
     ]
     items = items_of(entries)
     vectors = synthetic(20, 3, 0.5).vectors  # three phrasings and an answer each
-    held_out = hold_out(vectors, np.array([item.entry for item in items]), items, neighbours=80)
+    held_out = hold_out(vectors, np.array([item.entry for item in items]), items, entries=20, neighbours=80)
     asked: list[Pair] = []
 
     def watch(pairs: Sequence[Pair]) -> Floats:
@@ -224,13 +225,13 @@ def test_only_the_first_candidates_are_read(noisy: Synthetic) -> None:
 
 
 def test_the_work_is_bounded() -> None:
-    """Of a large FAQ a sample is read: the same phrasings with and without their entry, and some far messages."""
+    """Of a large FAQ a sample is read: some phrasings, some without their entry, and some far messages."""
     one = synthetic(70, 10, 0.8, answers=False)
     messages = one.messages()
     read = read_messages(messages, entries_of(one), one.items, 3, knowing(1.0))
     assert len(read.messages.in_scope) == len(read.messages.near) == MAX_OF_A_KIND < len(messages.in_scope)
-    assert [p.text for p in read.messages.in_scope] == [p.text for p in read.messages.near]
     assert {p.text for p in read.messages.in_scope} <= {p.text for p in messages.in_scope}
+    assert {p.text for p in read.messages.near} <= {p.text for p in messages.near}
     assert len(read.messages.far) == len(messages.far) < MAX_OF_A_KIND
 
 
@@ -246,7 +247,7 @@ def test_logits_that_are_no_numbers_are_refused(noisy: Synthetic) -> None:
 
 def test_a_cross_encoder_that_harms_is_noted() -> None:
     """Where more is answered rightly without it, the build says so."""
-    found = [fit(synthetic(30, 4, 1.0, answers=False, seed=seed), knowing(0.02))[1] for seed in range(3)]
+    found = [fit(synthetic(40, 6, 1.0, answers=False, seed=seed), knowing(0.1))[1] for seed in range(3)]
     assert any("not expected to help" in note for confirmed in found for note in confirmed.notes)
 
 

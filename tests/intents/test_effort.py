@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 
 from intents import effort
-from intents.candidates import EntryScorer, centroids_of, unit
+from intents.candidates import EntryScorer
 from intents.effort import MAX_HELD_OUT, TARGET, _folds, build_trees, plan_search
+from intents.heads import Heads, centroids_of
 from intents.index import FaqIndex
 from intents.items import Item
-from intents.search import AnnoySearch, ExactSearch, Floats
+from intents.search import AnnoySearch, ExactSearch, Floats, Positions
+from tests.intents.synthetic import unit
+
+
+def scorer_of(vectors: Floats, owners: Positions, entries: int) -> EntryScorer:
+    """A scorer whose heads are the centroids: what they are does not matter here, and fitting takes a while."""
+    heads = Heads(centroids_of(vectors, owners, entries), np.zeros(entries, dtype=np.float32))
+    return EntryScorer(owners, heads, 0.5)
 
 
 def faq(entries: int, phrasings: int, noise: float, dimension: int = 32) -> tuple[Floats, EntryScorer, list[Item]]:
@@ -21,7 +29,7 @@ def faq(entries: int, phrasings: int, noise: float, dimension: int = 32) -> tupl
         Item(int(entry), f"{i}", "answer" if i % (phrasings + 1) == phrasings else "phrasing")
         for i, entry in enumerate(owners)
     ]
-    return vectors, EntryScorer(owners, centroids_of(vectors, owners, entries), 0.5), items
+    return vectors, scorer_of(vectors, owners, entries), items
 
 
 def test_the_plan_agrees_with_the_exact_scan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +76,7 @@ def test_what_cannot_be_measured_is_searched_harder() -> None:
     vectors, scorer, items = faq(3000, 1, 0.5)
     lone = [i for i, item in enumerate(items) if item.role == "phrasing"]
     owners = scorer.owners[lone]
-    alone = EntryScorer(owners, centroids_of(vectors[lone], owners, 3000), 0.5)
+    alone = scorer_of(vectors[lone], owners, 3000)
     plan = plan_search(vectors[lone], alone, [items[i] for i in lone], lambda _: None)
     assert plan.held_out == 0
     assert plan.trees * plan.neighbours < plan.search_k < plan.trees * len(lone)

@@ -15,9 +15,9 @@ from intents.entries import Entry, Faq, Header
 from intents.errors import FaqIndexError
 from intents.index import (
     ANNOY,
-    CENTROIDS,
     FAQ,
     FORMAT,
+    HEADS,
     MANIFEST,
     OUT_OF_SCOPE,
     OWNERS,
@@ -33,7 +33,7 @@ from intents.search import AnnoySearch, ExactSearch
 from intents.store import current_folder
 from tests.intents.small import CONFIRMER, SALE_BEGINS, SALE_ENDS, SMALL, Opener, confirming
 
-FILES = (FAQ, VECTORS, OWNERS, CENTROIDS, OUT_OF_SCOPE, ANNOY)
+FILES = (FAQ, VECTORS, OWNERS, HEADS, OUT_OF_SCOPE, ANNOY)
 DAY = timedelta(days=1)
 
 
@@ -93,6 +93,13 @@ def test_a_newer_format_is_refused(root: Path, open_current: Opener) -> None:
         open_current(root)
 
 
+def test_an_older_format_is_refused(root: Path, open_current: Opener) -> None:
+    """An index of an earlier faqwire scored otherwise: it is built again, and not called damaged."""
+    reseal(root, format=FORMAT - 1)
+    with pytest.raises(FaqIndexError, match=f"has format {FORMAT - 1}, which this faqwire does not read any more"):
+        open_current(root)
+
+
 def test_another_models_index_is_refused(small_root: Path, tmp_path: Path) -> None:
     """An index may only be searched with the model that it was built with; the sentence says what to run."""
     with pytest.raises(FaqIndexError) as caught:
@@ -117,6 +124,17 @@ def test_a_confirmer_that_could_harm_is_refused(root: Path, open_current: Opener
         open_current(root)
 
 
+def test_heads_that_do_not_fit_are_refused(root: Path, open_current: Opener) -> None:
+    """Every entry has a head as long as a vector, and a bias."""
+
+    def change(folder: Path) -> None:
+        np.save(folder / HEADS, np.load(folder / HEADS)[:, :-1])
+
+    reseal(root, change)
+    with pytest.raises(FaqIndexError, match="inconsistent"):
+        open_current(root)
+
+
 def test_items_out_of_order_are_refused(root: Path, open_current: Opener) -> None:
     """Items stand entry by entry: their texts are found by their places."""
 
@@ -128,7 +146,7 @@ def test_items_out_of_order_are_refused(root: Path, open_current: Opener) -> Non
         open_current(root)
 
 
-@pytest.mark.parametrize("name", [FAQ, VECTORS, OWNERS, CENTROIDS])
+@pytest.mark.parametrize("name", [FAQ, VECTORS, OWNERS, HEADS])
 def test_a_file_of_another_kind_is_refused(root: Path, open_current: Opener, name: str) -> None:
     """Even under an unbroken seal, a file that is not what its name says is a sentence, not a crash."""
 

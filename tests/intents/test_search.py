@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.runtime.bi_encoder import BiEncoder
-from intents.candidates import unit
 from intents.effort import build_trees
 from intents.index import FaqIndex
 from intents.search import AnnoySearch, ExactSearch, Floats, _best_first
+from tests.intents.synthetic import unit
 
 MESSAGES = ("where is my parcel", "can i pay later", "hello", "what is the capital of peru", "asdf")
 

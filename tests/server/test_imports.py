@@ -8,7 +8,7 @@ import pytest
 
 import server
 
-MAKERS = {"torch", "transformers", "optimum", "sentence_transformers", "sklearn", "onnx", "scipy"}
+MAKERS = {"torch", "transformers", "optimum", "sentence_transformers", "sklearn", "onnx", "scipy", "peft"}
 HEAVY = MAKERS | {"onnxruntime", "numpy", "tokenizers", "annoy", "websockets", "pydantic", "rich"}
 
 SERVING = [

@@ -121,14 +121,14 @@ SERVE = {
     ),
     "a later format": Case(
         "serve --port 0",
-        "has format 99 and this faqwire reads up to 2: upgrade faqwire",
+        "has format 99 and this faqwire reads up to 3: upgrade faqwire",
         holding("var/index/current/manifest.json", '{"format": 99}'),
     ),
     **{
         f"truncated {name}": Case(
             "serve --port 0", f"{name} is damaged: .*{AGAIN}", truncated(f"var/index/current/{name}")
         )
-        for name in ("items.ann", "vectors.npy", "owners.npy", "centroids.npy", "faq.json")
+        for name in ("items.ann", "vectors.npy", "owners.npy", "heads.npy", "faq.json")
     },
     "a missing file of the index": Case(
         "serve --port 0", "items.ann is missing", missing("var/index/current/items.ann")
@@ -173,6 +173,20 @@ EVAL = {
     "one byte of the weights": Case(LABELLED, "model.fp16.onnx is damaged", flipped("var/model/model.fp16.onnx")),
     "no cross-encoder": Case(LABELLED + " --cross-encoder var/cross", "var/cross is not a model bundle"),
     "no such settings": Case(LABELLED + " --config x.toml", "x.toml does not exist"),
+    "nothing to leave out": Case(
+        "eval --faq faq.yaml",
+        "no entry of the FAQ has two phrasings, so none can be left out and asked; add some, or name --messages",
+        holding("faq.yaml", "entries:\n- id: a\n  question: b\n  answer: c\n"),
+    ),
+    "no such index": Case("eval --index new --messages messages.csv", "new does not exist; build it with"),
+    "no such index to compare with": Case(LABELLED + " --against new", "new does not exist; build it with"),
+    "an index of another model to compare with": Case(
+        LABELLED + " --against var/index", r"var/index was built with another model \(other/model\)", other_model
+    ),
+    "a folder as report": Case(LABELLED + " --report home", "home is a folder; name a file for the report"),
+    "no folder for the report": Case(
+        LABELLED + " --report new/report.html", "new/report.html cannot be written: there is no folder new"
+    ),
 }
 
 INDEX = {

@@ -1,22 +1,17 @@
-"""Guards the other commands on their happy paths: help, export, build, eval, index and doctor, as processes."""
+"""Guards the other commands on their happy paths: help, export, build, index and doctor, as processes."""
 
 import json
 import re
 import signal
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from export.bundle import open_bundle
-from export.convert import export_model
-from intents.evaluate import Report
 from intents.store import current_folder, current_manifest, list_versions
-from server.cli.console import out
-from server.cli.eval import _table
 from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
 
-COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "serve"]
+COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "serve", "train"]
 
 
 def test_help(site: Site) -> None:
@@ -38,7 +33,7 @@ def test_help_of_a_command(site: Site, command: str) -> None:
     assert site.snapshot() == before
 
 
-@pytest.mark.parametrize("args", [("chat",), ("serve", "--porte", "1"), ("eval", "--faq", "faq.yaml")])
+@pytest.mark.parametrize("args", [("chat",), ("serve", "--porte", "1"), ("eval", "--messages", "messages.csv")])
 def test_wrong_use(site: Site, args: tuple[str, ...]) -> None:
     """A command line that makes no sense is answered with how to use it, and exit status 2."""
     done = site.run(*args)
@@ -128,15 +123,6 @@ def test_build(site: Site) -> None:
     assert json.loads(asked.stdout)["entry"]["id"] == "returns"
 
 
-@pytest.fixture
-def cross_encoder(site: Site) -> Path:
-    """The bundle of a small random cross-encoder, where the command is told to look for it."""
-    from tests.export.models import make_model  # brings torch
-
-    model = make_model(site.folder / "tiny-cross", labels=1)
-    return export_model(str(model), site.folder / "var" / "cross", variants=("int8",)).bundle.folder
-
-
 def test_build_with_a_cross_encoder(site: Site, cross_encoder: Path) -> None:
     """The index is calibrated with the cross-encoder, by flag or setting; other lengths of pairs make other indexes."""
     done = site.run("build", "faq.yaml", "-o", "new", "--cross-encoder", "var/cross")
@@ -161,25 +147,6 @@ def test_build_with_a_cross_encoder(site: Site, cross_encoder: Path) -> None:
     assert (without.returncode, "confirmer" in without.stdout) == (0, False)
 
 
-def test_eval_with_a_cross_encoder(site: Site, cross_encoder: Path) -> None:
-    """The bi-encoder alone and the cascade are measured on the same messages, side by side."""
-    args = ("eval", "--faq", "faq.yaml", "--messages", "messages.csv", "--cross-encoder", "var/cross")
-    done = site.run(*args, "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    cascade = report["cascade"]
-    assert set(cascade) < set(report)
-    assert sum(report["confirmations"].values()) == sum(cascade["confirmations"].values()) == 3
-    assert report["share_confirmed"] == 0
-    assert 0 <= cascade["share_confirmed"] <= 1
-    assert (report["confirmer"]["model"], report["confirmer"]["pair_tokens"]) == ("tiny-cross", 64)
-    assert report["confirmed"]["messages"] > 0
-    assert report["cross_encoder_variant"] in {"int8", "fp32"}
-    table = site.run(*args)
-    assert re.search(r"accuracy@1 +│ \S+ +│ \S+ +│ 2 in-scope messages", table.stdout)
-    assert re.search(r"confirmation: not_needed +│ 1 +│ \d +│ 3 messages", table.stdout)
-
-
 def test_build_mends_a_truncated_index(site: Site) -> None:
     """A build does not trust a damaged version, however equal its manifest: it makes a new one beside it."""
     site.run("build", "faq.yaml")
@@ -191,49 +158,6 @@ def test_build_mends_a_truncated_index(site: Site) -> None:
     assert damaged.is_dir()
     assert [version.name for version in list_versions(site.index) if version.problem] == [damaged.name]
     assert current_folder(site.index) != damaged
-
-
-def test_eval(site: Site) -> None:
-    """The figures of labelled messages come as JSON under the names that scripts rely on; nothing is left behind.
-
-    A CSV of texts and intents is a FAQ too: rows that cannot be used are named and left out.
-    """
-    rows = "text,intent\nopening hours,hours\nwhen do you open,hours\nsend it back,returns\n,returns\nhi,oos\n"
-    holding("intents.csv", rows)(site.folder)
-    holding("messages.csv", "text,intent\nwhen do you open?,hours\nsend this back,returns\nrain?,oos\nfog?,\n")(
-        site.folder
-    )
-    before = site.snapshot()
-    done = site.run("eval", "--faq", "intents.csv", "--messages", "messages.csv", "--search", "exact", "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[:2] == [
-        "left out: intents.csv:5: text: is empty; the row is left out",
-        "left out: intents.csv:6: intent: is out of scope; the row is left out",
-    ]
-    report = json.loads(done.stdout)
-    assert set(report) >= {
-        *("messages", "in_scope", "out_of_scope", "accuracy@1", "accuracy@3", "mrr", "answered", "precision"),
-        *("clarified", "clarify_hit", "out_of_scope_recall", "search_agreement"),
-        *("faq", "messages_file", "model", "variant", "provider", "search", "plan", "calibration"),
-    }
-    assert (report["cascade"], report["confirmer"], report["confirmed"]) == (None, None, None)
-    assert (report["messages"], report["in_scope"], report["out_of_scope"]) == (4, 2, 2)
-    assert (report["accuracy@1"], report["accuracy@3"], report["mrr"]) == (1.0, 1.0, 1.0)
-    assert (report["faq"], report["search"]) == ("intents.csv", "exact")
-    assert site.snapshot() == before
-
-
-def test_eval_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --json the figures are a table for people; what there was no message for has no figure."""
-    shares = dict.fromkeys(("accuracy@1", "accuracy@3", "mrr", "answered", "precision", "clarified"), 0.87654)
-    others = dict.fromkeys(("clarify_hit", "out_of_scope_recall", "search_agreement"))
-    counts = {"messages": 2, "in_scope": 2, "out_of_scope": 0, "share_confirmed": 0.0, "confirmations": {"disabled": 2}}
-    report = msgspec.convert({**counts, **shares, **others}, Report)
-    out.print(_table(report, None, "a FAQ"))
-    shown = capsys.readouterr().out
-    assert "confirmation:" not in shown
-    assert re.search(r"accuracy@1 +│ 0\.8765 │ 2 in-scope messages", shown)
-    assert re.search(r"out-of-scope recall +│ - +│ 0 out-of-scope messages", shown)
 
 
 @pytest.fixture

@@ -65,6 +65,15 @@ def test_cuda_without_cuda(site: Site) -> None:
     refuse(site, ["serve", "--port", "0", "--provider", "cuda"], 'provider "cuda" was asked for but')
 
 
+def test_report_without_what_draws_it(site: Site) -> None:
+    """Without matplotlib the evaluation that was to be reported does not begin."""
+    code = "import sys; sys.modules['matplotlib'] = None; from server.cli import main; main()"
+    args = ["eval", "--faq", "faq.yaml", "--report", "report.html"]
+    refuse(
+        site, args, "a report needs matplotlib and Jinja; install `faqwire\\[build\\]`", (sys.executable, "-c", code)
+    )
+
+
 def test_problems_of_a_faq_have_a_line_each(site: Site) -> None:
     """Everything that is wrong with a FAQ is told at once: file, line, field and what is expected."""
     holding(

@@ -1,0 +1,102 @@
+"""Measure what is assumed of FAQs that are too small to be calibrated on themselves.
+
+    python -m bench.prior FAQ.yaml ... --cross-encoder var/cross-encoder [-o intents/data/prior.json]
+
+The FAQs should be those that the cross-encoder was not trained on: `training.json` beside an adapter names them. Each
+is cut down to its questions and answers; its other phrasings and the answerable messages of `NAME_messages.csv` are put
+to it as messages in scope, the others as near out of scope, and a sample of the shipped out-of-scope set as far ones.
+The head's weight is the one with which most messages find their entry.
+"""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from export.bundle import open_bundle
+from export.groups import Group
+from export.runtime.bi_encoder import BiEncoder
+from export.runtime.cross_encoder import CrossEncoder
+from export.runtime.session import CPU, Device
+from intents.build import SHIPPED_OUT_OF_SCOPE
+from intents.formats import load_faq
+from intents.groups import Miner
+from intents.holdout import WEIGHTS
+from intents.labelled import Labelled, read_labelled, read_out_of_scope
+from intents.prior import SHIPPED_PRIOR, Case, Prior
+from server.engine import usable_cores
+
+FAR, READ, SEED = 40, 5, 1
+
+
+def main() -> None:
+    """Put messages to small FAQs, and write how they fared."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faqs", type=Path, nargs="+", help="YAML files, each with its _messages.csv beside it")
+    parser.add_argument("--cross-encoder", type=Path, required=True, help="bundle of the cross-encoder")
+    parser.add_argument("--model", type=Path, default=Path("var/model"), help="bundle of the bi-encoder")
+    parser.add_argument("--pair-tokens", type=int, default=64, help="most tokens of a pair")
+    parser.add_argument("-o", "--output", type=Path, default=SHIPPED_PRIOR)
+    options = parser.parse_args()
+    encoder = BiEncoder(open_bundle(options.model, kind="bi-encoder"), "fp32", Device(CPU), threads=usable_cores())
+    bundle = open_bundle(options.cross_encoder, kind="cross-encoder")
+    reader = CrossEncoder(bundle, "fp32", Device(CPU), max_tokens=options.pair_tokens, threads=usable_cores())
+    shipped, chance = read_out_of_scope(SHIPPED_OUT_OF_SCOPE), np.random.default_rng(SEED)
+    by_weight: dict[float, list[list[Group]]] = {weight: [[], [], []] for weight in WEIGHTS}
+    for path in options.faqs:
+        print(path.name)
+        faq = load_faq(path).faq
+        labelled, _ = read_labelled(path.with_name(f"{path.stem}_messages.csv"), {entry.id for entry in faq.entries})
+        asked = [Labelled(text, entry.id) for entry in faq.entries for text in entry.phrasings]
+        far = [Labelled(shipped[i], None) for i in chance.permutation(len(shipped))[:FAR]]
+        small = msgspec.structs.replace(
+            faq, entries=tuple(msgspec.structs.replace(entry, phrasings=()) for entry in faq.entries)
+        )
+        kinds = (
+            [*asked, *(one for one in labelled if one.expected is not None)],
+            [one for one in labelled if one.expected is None],
+            far,
+        )
+        for weight, kept in by_weight.items():
+            miner = Miner(small, encoder, weight=weight)
+            for groups, messages in zip(kept, kinds, strict=True):
+                groups.extend(miner.messages(messages, found_only=False))
+    weight = max(WEIGHTS, key=lambda one: (sum(group.right == 0 for group in by_weight[one][0]), -one))
+    in_scope, near, far_ones = (
+        tuple(_cases(groups, reader, missing))
+        for groups, missing in zip(by_weight[weight], (-1, None, None), strict=True)
+    )
+    prior = Prior(
+        faqs=len(options.faqs),
+        model_fingerprint=encoder.bundle.manifest.fingerprint,
+        confirmer_fingerprint=bundle.manifest.fingerprint,
+        pair_tokens=reader.max_tokens,
+        head_weight=weight,
+        in_scope=in_scope,
+        near=near,
+        far=far_ones,
+    )
+    draft = options.output.with_name(f".{options.output.name}")
+    draft.write_bytes(msgspec.json.encode(prior))
+    draft.replace(options.output)
+    top = sum(case.right == 0 for case in in_scope) / len(in_scope)
+    print(f"{len(in_scope):,} in scope ({top:.1%} first), {len(near):,} near, {len(far_ones):,} far; weight {weight:g}")
+
+
+def _cases(groups: list[Group], reader: CrossEncoder, missing: int | None) -> list[Case]:
+    """Groups as figures; `missing` is what is right where no candidate is."""
+    logits = reader.score([(group.message, one.text()) for group in groups for one in group.candidates[:READ]])
+    ends = np.cumsum([len(group.candidates[:READ]) for group in groups])[:-1]
+    return [
+        Case(
+            tuple(round(one.score, 4) for one in group.candidates),
+            tuple(round(float(logit), 3) for logit in own),
+            missing if group.right is None else group.right,
+        )
+        for group, own in zip(groups, np.split(logits, ends), strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a FAQ has to teach a cross-encoder: its messages with their candidates, as a server would find them.
+
+A phrasing is a message to the FAQ that lacks it, as in calibration (`intents.holdout`); labelled messages are put to
+the whole FAQ. Out-of-scope ones have candidates too, none of which is right. A message that equals a phrasing is never
+read by a model, and so teaches nothing.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from export.groups import Candidate, Group
+from export.runtime.bi_encoder import BiEncoder
+from intents.candidates import EntryScorer
+from intents.effort import NEIGHBOURS
+from intents.entries import Faq, texts_of
+from intents.holdout import Posed, choose_weight, hold_out
+from intents.items import Item, answer_of, items_of, shown
+from intents.labelled import Labelled
+from intents.normalise import normalise
+from intents.search import ExactSearch
+
+# One phrasing in so many is kept to judge by, of entries that have more than two.
+LEFT_OUT = 8
+
+
+def split(faq: Faq, chance: np.random.Generator) -> tuple[Faq, list[Labelled]]:
+    """The FAQ without some of its phrasings, and these as messages.
+
+    Of an entry's phrasings one in `LEFT_OUT` is left out, its question never, and none where it has no two others.
+    """
+    entries, left_out = [], []
+    for entry in faq.entries:
+        spare = entry.phrasings if len(entry.phrasings) > 1 and entry.enabled else ()
+        away = set(np.flatnonzero(chance.random(len(spare)) < 1 / LEFT_OUT).tolist())
+        left_out += [Labelled(spare[i], entry.id) for i in sorted(away)]
+        kept = tuple(text for i, text in enumerate(entry.phrasings) if i not in away)
+        entries.append(msgspec.structs.replace(entry, phrasings=kept))
+    return msgspec.structs.replace(faq, entries=tuple(entries)), left_out
+
+
+class Miner:
+    """Finds a FAQ's messages their candidates.
+
+    Args:
+        faq: at least one of its entries is enabled.
+        encoder: the bi-encoder that finds them.
+        per_entry: the most phrasings of an entry that are messages.
+        most: the most of all entries together.
+        weight: of the entries' heads; None chooses it as a build does.
+    """
+
+    def __init__(
+        self, faq: Faq, encoder: BiEncoder, *, per_entry: int = 50, most: int = 20_000, weight: float | None = None
+    ) -> None:
+        self._faq, self._encoder = faq, encoder
+        self._items = items_of(faq.entries)
+        self._answers = [answer_of(entry) for entry in faq.entries]
+        self._vectors = encoder.encode([item.text for item in self._items])
+        self._owners = np.array([item.entry for item in self._items], dtype=np.int64)
+        self._neighbours = min(NEIGHBOURS, len(self._items))
+        self._held_out = hold_out(
+            self._vectors,
+            self._owners,
+            self._items,
+            entries=len(faq.entries),
+            neighbours=self._neighbours,
+            per_entry=per_entry,
+            most=most,
+        )
+        self._weight = choose_weight(self._held_out) if weight is None else weight
+
+    def phrasings(self) -> list[Group]:
+        """Its own phrasings, each as a message to the FAQ that lacks it; those of lonely entries are left out."""
+        posed = self._held_out.messages(self._weight, [], self._vectors[:0]).in_scope
+        return [group for one in posed if (group := self._group(one)) is not None]
+
+    def messages(self, labelled: Sequence[Labelled], *, found_only: bool = True) -> list[Group]:
+        """Messages put to the whole FAQ, without those that equal one of its phrasings.
+
+        Args:
+            labelled: the messages; their entries are enabled.
+            found_only: leave out those whose right entry is not among their candidates; else none of these is right.
+        """
+        known = {normalise(text) for entry in self._faq.entries if entry.enabled for _, text in texts_of(entry)}
+        labelled = [one for one in labelled if normalise(one.text) not in known]
+        scorer = EntryScorer(self._owners, self._held_out.heads, self._weight)
+        vectors = self._encoder.encode([one.text for one in labelled])
+        found = ExactSearch(self._vectors, neighbours=self._neighbours).retrieve(vectors)
+        ids = {entry.id: position for position, entry in enumerate(self._faq.entries)}
+        groups = []
+        for one, retrieved in zip(labelled, found, strict=True):
+            expected = None if one.expected is None else ids[one.expected]
+            candidates = scorer.candidates(retrieved)
+            if not found_only and expected not in [candidate.entry for candidate in candidates]:
+                expected = None
+            groups.append(self._group(Posed(one.text, expected, candidates)))
+        return [group for group in groups if group is not None]
+
+    def _group(self, posed: Posed) -> Group | None:
+        entries = [candidate.entry for candidate in posed.candidates]
+        if not entries or (posed.expected is not None and posed.expected not in entries):
+            return None
+        right = None if posed.expected is None else entries.index(posed.expected)
+        shown = tuple(self._shown(c.entry, self._items[c.item], c.score, posed.text) for c in posed.candidates)
+        return Group(posed.text, shown, right)
+
+    def _shown(self, position: int, nearest: Item, score: float, message: str) -> Candidate:
+        phrasing = nearest.text if nearest.role == "phrasing" else None
+        return Candidate(*shown(self._faq.entries[position], phrasing, self._answers[position], without=message), score)
