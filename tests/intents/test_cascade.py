@@ -266,7 +266,7 @@ def test_an_entry_that_was_not_read_can_come_first(small_index: FaqIndex, unsure
     assert outcome.candidates[0].entry == small_index.scorer.candidates(unsure)[1].entry
 
 
-@pytest.mark.parametrize("given", [logits(-9.0, -9.0, -9.0, -9.0), logits(-3.0, -9.0, -9.0, -9.0)])
+@pytest.mark.parametrize("given", [logits(-9.0, -9.0, -9.0, -9.0), logits(-6.0, -9.0, -9.0, -9.0)])
 def test_what_is_no_longer_answered_was_rejected(small_index: FaqIndex, unsure: Retrieved, given: Floats) -> None:
     """Where the bi-encoder would have offered something and nothing is left of it, confirmation rejected it."""
     policy = msgspec.structs.replace(small_index.policy, answer_at=0.0, clarify_at=0.0)
@@ -280,9 +280,9 @@ def test_a_weaker_decision_on_the_same_entry_was_rejected(small_index: FaqIndex,
     """An answer that becomes one of several options was rejected; one that another entry replaces was overruled."""
     policy = msgspec.structs.replace(small_index.policy, answer_at=0.0, clarify_at=0.0)
     index = replace(small_index, manifest=msgspec.structs.replace(small_index.manifest, policy=policy))
-    same = confirm(index, unsure, logits(0.0, -9.0, -9.0, -9.0))
+    same = confirm(index, unsure, logits(-2.0, -9.0, -9.0, -9.0))
     assert (same.decision.kind, same.confirmation) == ("clarify", "rejected")
-    other = confirm(index, unsure, logits(-9.0, 0.0, -9.0, -9.0))
+    other = confirm(index, unsure, logits(-9.0, -1.0, -9.0, -9.0))
     assert (other.decision.kind, other.confirmation) == ("clarify", "overruled")
 
 

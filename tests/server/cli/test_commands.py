@@ -105,7 +105,7 @@ def test_build(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     version = current_folder(site.folder / "new").name
     assert done.stdout.startswith(f"new: version {version}, 2 entries, 8 phrasings and answers\n")
-    assert re.search(r"^note: .*add phrasings$", done.stdout, re.MULTILINE)
+    assert re.search(r"^note: .*add phrasings, and see with", done.stdout, re.MULTILINE)
     assert done.stderr.startswith("encoding 8 of 8 texts\n")
 
     before = site.snapshot()
