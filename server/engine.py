@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from export.bundle import open_bundle
 from export.runtime.bi_encoder import BiEncoder
@@ -16,6 +17,10 @@ from intents.index import FaqIndex, open_index
 from intents.search import Retrieved, Search
 from intents.store import current_folder
 from server.settings import Settings
+
+
+# Seconds of a start that go into measuring what batches take; the cost models learn the rest from messages.
+MEASURING = 0.5
 
 
 @dataclass(slots=True)
@@ -88,8 +93,12 @@ def load_engine(settings: Settings) -> Engine:
     sessions = settings.sessions or (usable_cores() + 1 if device.name == "cpu" else 1)
     variant = choose_variant(bundle, device, settings.variant)
     encoder = BiEncoder(bundle, variant, device, sessions=sessions, max_rows=settings.max_batch)
-    limits = {"max_rows": settings.max_batch, "max_batch_tokens": settings.max_batch_tokens}
     cross_encoder = _load_cross_encoder(settings, index, device, sessions)
+    limits: dict[str, Any] = {
+        "max_rows": settings.max_batch,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "seconds": MEASURING / (1 if cross_encoder is None else 2),
+    }
     return Engine(
         encoder,
         index,
