@@ -18,7 +18,6 @@ from intents.search import Retrieved, Search
 from intents.store import current_folder
 from server.settings import Settings
 
-
 # Seconds of a start that go into measuring what batches take; the cost models learn the rest from messages.
 MEASURING = 0.5
 
