@@ -13,6 +13,7 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from intents.candidates import EntryScorer
+from intents.heads import fit_heads
 from intents.index import SearchPlan
 from intents.items import Item
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieved
@@ -107,7 +108,9 @@ def _folds(owners: Positions, items: list[Item]) -> list[Positions]:
 def _trial(vectors: Floats, scorer: EntryScorer, fold: Positions, trees: int, neighbours: int) -> _Trial:
     kept = np.setdiff1d(np.arange(len(vectors)), fold)
     rest, messages = vectors[kept], vectors[fold]
-    own = EntryScorer(scorer.owners[kept], scorer.heads, scorer.weight)
+    # Heads that know what is asked would be too sure of it, and few neighbours would do.
+    heads = fit_heads(rest, scorer.owners[kept], len(scorer.heads.biases)) if scorer.weight else scorer.heads
+    own = EntryScorer(scorer.owners[kept], heads, scorer.weight)
     exact = ExactSearch(rest, neighbours=neighbours)
     truth = exact.retrieve(messages)
     tops = [own.candidates(found)[0].entry for found in truth]

@@ -25,7 +25,7 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 PARTS, ENTRY_PARTS = 5, 8
 # Where heads are dear (items times entries), fewer parts are looked at, but never fewer than MIN_IN_SCOPE messages:
 # some 20 seconds of two cores.
-MOST_WORK = 5e6
+MOST_WORK = 3e6
 SEED = 20261123
 FEW = (
     f"fewer than {MIN_IN_SCOPE} phrasings can be held out, which is too few to calibrate on: questions were compared "

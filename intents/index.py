@@ -299,7 +299,7 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
     )
     if not consistent:
         raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")
-    scorer = EntryScorer(owners, Heads(heads[:, :-1], heads[:, -1]), manifest.head_weight)
+    scorer = EntryScorer(owners, Heads(np.ascontiguousarray(heads[:, :-1]), heads[:, -1].copy()), manifest.head_weight)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
     firsts = np.searchsorted(owners, np.arange(entries))
     return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids, firsts)
