@@ -16,15 +16,14 @@ from export.runtime import render
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
 from export.sealed import seal, sha256_of, staged
-from intents.calibrate import calibrate, require_scikit_learn
-from intents.calibrate_confirmer import Read, fit_confirmer, read_messages
+from intents.calibrate import require_scikit_learn
+from intents.calibration import Assumed, Reader, calibrate_index, prior_for
 from intents.candidates import MAX_CANDIDATES, EntryScorer
-from intents.confirm import Confirmer, Pair, Score
-from intents.decide import Policy
+from intents.confirm import Pair, Score
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
-from intents.holdout import Heldout, choose_weight, hold_out
+from intents.holdout import choose_weight, hold_out
 from intents.index import (
     ANNOY,
     FAQ,
@@ -34,21 +33,28 @@ from intents.index import (
     OUT_OF_SCOPE,
     OWNERS,
     VECTORS,
-    Calibration,
-    Confirmed,
     IndexManifest,
     open_index,
 )
 from intents.items import Item, items_of
 from intents.labelled import read_out_of_scope
-from intents.prior import SHIPPED_PRIOR, Prior, read_prior
+from intents.prior import SHIPPED_PRIOR
 from intents.search import Floats
 from intents.store import CURRENT, VERSIONS, current_folder, current_manifest, use_version, version_folder
 
 SHIPPED_OUT_OF_SCOPE = Path(__file__).parent / "data" / "out_of_scope.csv"
 BATCH = 64
 _OWN_CODE = (
-    *("build.py", "calibrate.py", "calibrate_confirmer.py", "candidates.py", "confirm.py", "decide.py", "effort.py"),
+    *(
+        "build.py",
+        "calibrate.py",
+        "calibrate_confirmer.py",
+        "calibration.py",
+        "candidates.py",
+        "confirm.py",
+        "decide.py",
+        "effort.py",
+    ),
     *("heads.py", "holdout.py", "items.py", "prior.py"),
 )
 
@@ -182,7 +188,7 @@ def build_index(
     owners = np.array([item.entry for item in items], dtype=np.int64)
     reporter.step("fitting heads")
     held_out = hold_out(vectors, owners, items, entries=len(faq.entries), neighbours=min(NEIGHBOURS, len(items)))
-    prior = _prior_for(held_out, fingerprint)
+    prior = prior_for(held_out, fingerprint)
     weight = choose_weight(held_out) if prior is None else prior.head_weight
     scorer = EntryScorer(owners, held_out.heads, weight)
     limited = sum(_is_limited(faq.entries[item.entry]) for item in items)
@@ -193,109 +199,65 @@ def build_index(
     out_of_scope = known.out_of_scope.get(source)
     if out_of_scope is None:
         out_of_scope = encoder.encode(shipped, batch_size=BATCH)
-    calibrated = _calibrate(
-        held_out, prior, weight, shipped, out_of_scope, faq, items, options, cross_encoder, reporter
-    )
-    reporter.step("writing")
-    moment = now.astimezone(UTC)
-    name = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03}Z-{recipe[:8]}"
-    folder = version_folder(root, name)
-    with staged(folder, MANIFEST, error=FaqIndexError) as draft:
-        (draft / FAQ).write_bytes(msgspec.json.encode(faq))
-        np.save(draft / VECTORS, vectors, allow_pickle=False)
-        np.save(draft / OWNERS, owners, allow_pickle=False)
-        np.save(draft / HEADS, np.column_stack([scorer.heads.weights, scorer.heads.biases]), allow_pickle=False)
-        np.save(draft / OUT_OF_SCOPE, out_of_scope, allow_pickle=False)
-        build_trees(vectors, plan.trees).save(str(draft / ANNOY))
-        manifest = IndexManifest(
-            format=FORMAT,
-            version=name,
-            created=moment.isoformat(timespec="seconds"),
-            model=encoder.bundle.manifest.source.model,
-            model_fingerprint=fingerprint,
-            dimension=encoder.dimension,
-            recipe=recipe,
-            entries=len(faq.entries),
-            items=len(items),
-            texts=_digest(items),
-            out_of_scope=source,
-            plan=plan,
-            head_weight=weight,
-            policy=calibrated.policy,
-            calibration=calibrated.calibration,
-            confirmer=calibrated.confirmer,
-            confirmed=calibrated.confirmed,
-            built_with={package: version(package) for package in ("faqwire", "annoy", "numpy")},
-        )
-        manifest = seal(draft, manifest, MANIFEST)
-    use_version(root, name)
-    return Built(manifest, up_to_date=False, encoded=encoded)
-
-
-@dataclass(frozen=True)
-class _Calibrated:
-    policy: Policy
-    calibration: Calibration
-    confirmer: Confirmer | None = None
-    confirmed: Confirmed | None = None
-
-
-def _calibrate(
-    held_out: Heldout,
-    prior: Prior | None,
-    weight: float,
-    shipped: list[str],
-    out_of_scope: Floats,
-    faq: Faq,
-    items: Sequence[Item],
-    options: Options,
-    cross_encoder: CrossEncoder | None,
-    reporter: Reporter,
-) -> _Calibrated:
-    """How the index decides, and how it confirms."""
-    messages = held_out.messages(weight, shipped, out_of_scope) if prior is None else prior.messages(held_out.notes)
-    smalltalk = frozenset(i for i, entry in enumerate(faq.entries) if entry.kind == "smalltalk")
-    policy, calibration = calibrate(
-        messages,
-        target_precision=options.target_precision,
-        out_of_scope_share=options.out_of_scope_share,
-        smalltalk=smalltalk if prior is None else frozenset(),
-    )
-    if cross_encoder is None:
-        return _Calibrated(policy, calibration)
-    entries: Sequence[Entry] = faq.entries
-    manifest_of = cross_encoder.bundle.manifest
-    if prior is not None and prior.fits_confirmer(manifest_of.fingerprint, cross_encoder.max_tokens):
-        entries, read = prior.entries, Read(messages, prior.logits(options.candidates), pairs=0)
-    else:
-        own = messages if prior is None else held_out.messages(weight, shipped, out_of_scope)
-        read = read_messages(own, entries, items, options.candidates, _reader(cross_encoder, reporter))
-    confirmer, confirmed = fit_confirmer(
-        read,
-        manifest_of,
-        entries,
-        policy,
+    calibrated = calibrate_index(
+        held_out.messages(weight, shipped, out_of_scope),
+        faq.entries,
+        items,
+        Assumed(prior, held_out.notes) if prior is not None else None,
+        None if cross_encoder is None else Reader(cross_encoder.bundle.manifest, _score(cross_encoder, reporter)),
         candidates=options.candidates,
         target_precision=options.target_precision,
         out_of_scope_share=options.out_of_scope_share,
     )
-    return _Calibrated(policy, calibration, confirmer, confirmed)
+    reporter.step("writing")
+    moment = now.astimezone(UTC)
+    name = f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03}Z-{recipe[:8]}"
+    manifest = IndexManifest(
+        format=FORMAT,
+        version=name,
+        created=moment.isoformat(timespec="seconds"),
+        model=encoder.bundle.manifest.source.model,
+        model_fingerprint=fingerprint,
+        dimension=encoder.dimension,
+        recipe=recipe,
+        entries=len(faq.entries),
+        items=len(items),
+        texts=_digest(items),
+        out_of_scope=source,
+        plan=plan,
+        head_weight=weight,
+        policy=calibrated.policy,
+        calibration=calibrated.calibration,
+        confirmer=calibrated.confirmer,
+        confirmed=calibrated.confirmed,
+        built_with={package: version(package) for package in ("faqwire", "annoy", "numpy")},
+    )
+    manifest = _write(root, manifest, faq, vectors, scorer, out_of_scope)
+    return Built(manifest, up_to_date=False, encoded=encoded)
 
 
-def _reader(cross_encoder: CrossEncoder, reporter: Reporter) -> Score:
+def _write(
+    root: Path, manifest: IndexManifest, faq: Faq, vectors: Floats, scorer: EntryScorer, out_of_scope: Floats
+) -> IndexManifest:
+    """Write a version, sealed, make it current, and return its manifest as it was sealed."""
+    with staged(version_folder(root, manifest.version), MANIFEST, error=FaqIndexError) as draft:
+        (draft / FAQ).write_bytes(msgspec.json.encode(faq))
+        np.save(draft / VECTORS, vectors, allow_pickle=False)
+        np.save(draft / OWNERS, scorer.owners, allow_pickle=False)
+        np.save(draft / HEADS, np.column_stack([scorer.heads.weights, scorer.heads.biases]), allow_pickle=False)
+        np.save(draft / OUT_OF_SCOPE, out_of_scope, allow_pickle=False)
+        build_trees(vectors, manifest.plan.trees).save(str(draft / ANNOY))
+        manifest = seal(draft, manifest, MANIFEST)
+    use_version(root, manifest.version)
+    return manifest
+
+
+def _score(cross_encoder: CrossEncoder, reporter: Reporter) -> Score:
     def score(pairs: Sequence[Pair]) -> Floats:
         reporter.step(f"reading {len(pairs):,} pairs with the cross-encoder")
         return cross_encoder.score(pairs, progress=reporter.encoding(len(pairs)))
 
     return score
-
-
-def _prior_for(held_out: Heldout, model_fingerprint: str) -> Prior | None:
-    """What to assume of a FAQ with too little to hold out; None where it has enough, or nothing is known to assume."""
-    if not held_out.few:
-        return None
-    prior = read_prior()
-    return prior if prior.model_fingerprint == model_fingerprint else None
 
 
 def _is_limited(entry: Entry) -> bool:

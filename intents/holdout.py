@@ -145,8 +145,8 @@ def hold_out(
     retriever = _Retriever(np.asarray(vectors), owners, entries, neighbours)
     notes = []
     chosen = _phrasings(owners, items, per_entry, most)
-    lonely = len(chosen) < MIN_IN_SCOPE
-    if lonely:
+    few = len(chosen) < MIN_IN_SCOPE
+    if few:
         chosen = np.array([i for i, item in enumerate(items) if item.role == "phrasing"], dtype=np.int64)
     several = owners.min() != owners.max()
     if not several:
@@ -157,7 +157,7 @@ def hold_out(
     def hidden(position: int) -> list[int]:
         """A phrasing, and the item that contains it: a question also stands in its answer's item."""
         entry = int(owners[position])
-        contains = position == firsts[entry] and not lonely and entry in answers
+        contains = position == firsts[entry] and not few and entry in answers
         return [position, answers[entry]] if contains else [position]
 
     fits = max(1, int(MOST_WORK / (len(owners) * len(firsts))))
@@ -187,7 +187,7 @@ def hold_out(
         owners[asked],
         [items[position].text for position in beside],
         [near[position] for position in beside],
-        lonely,
+        few,
         tuple(notes),
     )
 

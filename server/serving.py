@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from typing import TypeVar
 
-from export.runtime.encoder import Measured
+from export.runtime.encoder import Encoder, Measured
 from export.runtime.tokens import Tokens
 from server.batching import Bounds, MicroBatcher
 from server.budget import CostModel
 from server.cache import AnswerCache
-from server.engine import Engine, Searched
+from server.engine import Engine
 from server.lanes import PATIENCE, Lanes
 from server.pipeline import Pipeline
 from server.settings import Settings
 from server.telemetry import Metrics
+
+R = TypeVar("R")
 
 
 def local_date() -> date:
@@ -37,32 +40,28 @@ class Serving:
         clock = asyncio.get_running_loop().time
         self.lanes = Lanes(engine.encoder.sessions, clock=clock)
         bounds = Bounds(settings.max_queue, settings.max_batch, settings.max_batch_tokens, settings.max_batch_ms / 1000)
-        self._encode = MicroBatcher[Tokens, Searched](
-            engine.retrieve,
-            self.lanes,
-            _taught(engine.encoder_took, clock()),
-            length=len,
-            key=_key,
-            shape=engine.encoder.shape,
-            metrics=metrics.models["bi-encoder"],
-            clock=clock,
-            bounds=bounds,
-        )
-        self._score: MicroBatcher[Tokens, float] | None = None
-        self.lanes.attach(self._encode)
-        if engine.cross_encoder is not None:
-            self._score = MicroBatcher[Tokens, float](
-                engine.score,
+
+        def batcher(
+            run: Callable[[Sequence[Tokens], int], Sequence[R]], encoder: Encoder, took: Sequence[Measured]
+        ) -> MicroBatcher[Tokens, R]:
+            made = MicroBatcher[Tokens, R](
+                run,
                 self.lanes,
-                _taught(engine.cross_encoder_took, clock()),
+                _taught(took, clock()),
                 length=len,
                 key=_key,
-                shape=engine.cross_encoder.shape,
-                metrics=metrics.models["cross-encoder"],
+                shape=encoder.shape,
+                metrics=metrics.models[encoder.kind],
                 clock=clock,
                 bounds=bounds,
             )
-            self.lanes.attach(self._score)
+            self.lanes.attach(made)
+            return made
+
+        self._encode = batcher(engine.retrieve, engine.encoder, engine.encoder_took)
+        self._score: MicroBatcher[Tokens, float] | None = None
+        if engine.cross_encoder is not None:
+            self._score = batcher(engine.score, engine.cross_encoder, engine.cross_encoder_took)
         self.pipeline = Pipeline(
             engine,
             self.lanes,

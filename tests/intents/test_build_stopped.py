@@ -76,7 +76,7 @@ def test_a_file_is_refused(build_quickly: Builder, tmp_path: Path, *, link: bool
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
-@pytest.mark.parametrize("step", ["hold_out", "plan_search", "calibrate", "build_trees", "seal"])
+@pytest.mark.parametrize("step", ["hold_out", "plan_search", "calibrate_index", "build_trees", "seal"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_build_leaves_no_trace(
     root: Path, build_quickly: Builder, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]

@@ -7,7 +7,7 @@ import pytest
 
 from export.bundle import Bundle
 from export.runtime.cross_encoder import CrossEncoder
-from intents import build
+from intents import calibration as calibrating
 from intents.build import Options
 from intents.holdout import FEW
 from intents.prior import ASSUMED, Case, Prior, read_prior
@@ -57,7 +57,7 @@ def test_another_models_small_faq_is_calibrated_on_itself(
     build_quickly: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores of another bi-encoder say nothing: the FAQ's own questions and answers have to do, and a note says so."""
-    monkeypatch.setattr(build, "read_prior", lambda: msgspec.structs.replace(PRIOR, model_fingerprint="another"))
+    monkeypatch.setattr(calibrating, "read_prior", lambda: msgspec.structs.replace(PRIOR, model_fingerprint="another"))
     manifest = build_quickly(SMALL, tmp_path / "index").manifest
     assert manifest.calibration.in_scope < 100
     assert FEW in manifest.calibration.notes
@@ -76,7 +76,7 @@ def test_its_logits_are_those_of_one_cross_encoder(
 
     options = Options(candidates=3)
     read = build_quickly(SMALL, tmp_path / "own", cross_encoder=cross_encoder, options=options).manifest.confirmed
-    monkeypatch.setattr(build, "read_prior", ours)
+    monkeypatch.setattr(calibrating, "read_prior", ours)
     assumed = build_quickly(SMALL, tmp_path / "prior", cross_encoder=cross_encoder, options=options).manifest.confirmed
     assert read is not None
     assert assumed is not None

@@ -1,5 +1,6 @@
 """What the server's tests share: nothing may block the event loop, and one server for those that only ask."""
 
+import asyncio
 import gc
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
@@ -8,13 +9,16 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from export.bundle import Bundle
 from export.convert import export_model
 from server.app import Server
 from server.engine import Engine
-from tests.server.fakes import Device, HeldEngine
+from server.settings import Settings
+from server.telemetry import Metrics
+from tests.server.fakes import Clock, Device, HeldEngine
 
 Events = list[MutableMapping[str, Any]]
 ServerFactory = Callable[..., AbstractAsyncContextManager[Server]]
@@ -34,6 +38,26 @@ def nothing_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with blockbuster_ctx(["server", "intents", "export"]):
         yield
     assert not calls, "the event loop was blocked"
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The event loop's own clock, which stands still until the test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Where what happens is told."""
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def caching(settings: Settings) -> Settings:
+    """Settings of a server that keeps answers."""
+    return settings.model_copy(update={"cache_size": 10})
 
 
 @pytest.fixture(autouse=True)

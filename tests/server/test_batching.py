@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from server.batching import RESERVE, Bounds, Done, MicroBatcher
 from server.budget import FRESH, INITIAL, CostModel
@@ -20,21 +19,7 @@ Batcher = MicroBatcher[str, str]
 Asking = asyncio.Task[Done[str]]
 FAR = 1e9
 # Nothing here takes long; where a test hangs, that is known soon.
-pytestmark = pytest.mark.timeout(30)
-
-
-@pytest.fixture(autouse=True)
-async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The event loop's own clock, which stands still in this file until a test moves it."""
-    clock = Clock()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
-    return clock
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """Where batchers tell what happens."""
-    return Metrics(CollectorRegistry())
+pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("clock")]
 
 
 @pytest.fixture

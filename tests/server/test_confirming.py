@@ -33,27 +33,7 @@ from tests.server.raw import UNSEEN
 LONG = " ".join(["i ordered a blue jacket some weeks ago and nothing has come so far"] * 4)
 FAR = 1e9
 # Where something waits and nobody comes, that is known soon.
-pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(autouse=True)
-async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The event loop's own clock."""
-    clock = Clock()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
-    return clock
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """Where pipelines tell what happens."""
-    return Metrics(CollectorRegistry())
-
-
-@pytest.fixture
-def caching(settings: Settings) -> Settings:
-    """Settings of a server that keeps answers."""
-    return settings.model_copy(update={"cache_size": 10})
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("clock")]
 
 
 @pytest.fixture(scope="module")

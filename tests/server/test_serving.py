@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from export.runtime.encoder import Measured
 from server.engine import Engine
@@ -20,21 +19,7 @@ from tests.server.raw import UNSEEN
 OTHERS = ("can u send me the bill again", "is the blue one in stock", "how do i pay for it")
 FAR = 1e9
 # Where something waits and nobody comes, that is known soon.
-pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(autouse=True)
-async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The event loop's own clock, which stands still until a test moves it."""
-    clock = Clock()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
-    return clock
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """Where it is told what happens."""
-    return Metrics(CollectorRegistry())
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("clock")]
 
 
 def ask(serving: Serving, text: str) -> asyncio.Task[Resolved]:
