@@ -14,12 +14,14 @@ class Candidate:
         phrasing: its way to ask that is most like the message, or empty where that is the question.
         answer: the answer as plain text, or empty.
         score: the bi-encoder's; not shown.
+        ways: some of the entry's ways to ask; training may read one of them for the question.
     """
 
     question: str
     phrasing: str
     answer: str
     score: float
+    ways: tuple[str, ...] = ()
 
     def text(self) -> str:
         """As a server shows it."""

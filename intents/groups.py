@@ -16,13 +16,15 @@ from intents.candidates import EntryScorer
 from intents.effort import NEIGHBOURS
 from intents.entries import Faq, texts_of
 from intents.holdout import Posed, choose_weight, hold_out
-from intents.items import Item, answer_of, items_of, shown
+from intents.items import Item, answer_of, items_of, shown, ways_to_ask
 from intents.labelled import Labelled
 from intents.normalise import normalise
 from intents.search import ExactSearch
 
 # One phrasing in so many is kept to judge by, of entries that have more than two.
 LEFT_OUT = 8
+# So many of an entry's ways to ask may stand for its question.
+WAYS = 8
 
 
 def split(faq: Faq, chance: np.random.Generator) -> tuple[Faq, list[Labelled]]:
@@ -57,6 +59,7 @@ class Miner:
         self._faq, self._encoder = faq, encoder
         self._items = items_of(faq.entries)
         self._answers = [answer_of(entry) for entry in faq.entries]
+        self._ways = [ways_to_ask(entry)[:WAYS] for entry in faq.entries]
         self._vectors = encoder.encode([item.text for item in self._items])
         self._owners = np.array([item.entry for item in self._items], dtype=np.int64)
         self._neighbours = min(NEIGHBOURS, len(self._items))
@@ -108,4 +111,5 @@ class Miner:
 
     def _shown(self, position: int, nearest: Item, score: float, message: str) -> Candidate:
         phrasing = nearest.text if nearest.role == "phrasing" else None
-        return Candidate(*shown(self._faq.entries[position], phrasing, self._answers[position], without=message), score)
+        parts = shown(self._faq.entries[position], phrasing, self._answers[position], without=message)
+        return Candidate(*parts, score, self._ways[position])

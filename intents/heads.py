@@ -28,6 +28,9 @@ STRENGTH = 1e-3
 EVERYONE = 512
 RIVALS = 64
 ITERATIONS = 100
+# With fewer multiplications than this a step is done sooner than BLAS has woken its threads, and many times sooner where
+# something else keeps the cores busy.
+_THREADED = 1 << 27
 # Numbers that a block of items holds at a time: 128 MiB.
 _CELLS = 1 << 25
 
@@ -77,6 +80,7 @@ def fit_heads(vectors: Floats, owners: Positions, entries: int) -> Heads:
         entries: how many there are; those without items get no head, and are nobody's rivals.
     """
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     weights, biases = centroids_of(vectors, owners, entries), np.zeros(entries, dtype=np.float32)
     present, own = np.unique(owners, return_inverse=True)
@@ -85,13 +89,14 @@ def fit_heads(vectors: Floats, owners: Positions, entries: int) -> Heads:
     start = weights[present]
     problem = _Problem(vectors, own, start) if len(present) <= EVERYONE else _SparseProblem(vectors, own, start)
     began = np.concatenate([start.ravel(), np.zeros(len(present), dtype=np.float32)]).astype(np.float64)
-    found = minimize(
-        problem.loss,
-        began,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": ITERATIONS, "maxcor": 10 if len(present) <= EVERYONE else 4, "ftol": 1e-7},
-    )
+    with threadpool_limits(None if vectors.size * len(present) > _THREADED else 1, user_api="blas"):
+        found = minimize(
+            problem.loss,
+            began,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": ITERATIONS, "maxcor": 10 if len(present) <= EVERYONE else 4, "ftol": 1e-7},
+        )
     weights[present] = found.x[: start.size].reshape(start.shape)
     biases[present] = found.x[start.size :]
     return Heads(weights, biases)

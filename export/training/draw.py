@@ -6,7 +6,7 @@ on the seed and the epoch alone, so that training can go on where it stopped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,13 +44,16 @@ class Chances:
         without: how often a message is read without its right candidate, as if the FAQ lacked it.
         noise: how often a message is roughened.
         parts: how often the answer is left out, and how often the phrasing or the question is, of two.
+        other: how often another of an entry's ways to ask is read for its question: that of an intent data set is no
+            more than one of its messages.
     """
 
     candidates: int = 4
     nearest: int = 8
     without: float = 0.15
     noise: float = 0.4
-    parts: float = 0.35
+    parts: float = 0.4
+    other: float = 0.3
 
 
 def draw(groups: Sequence[Group], chances: Chances, *, seed: int, epoch: int) -> list[Drawn]:
@@ -76,8 +79,19 @@ def _draw(group: Group, chances: Chances, chance: np.random.Generator) -> Drawn:
     order = chance.permutation(len(shown))
     message = roughen(group.message, chance) if chance.random() < chances.noise else group.message
     parts = chance.random() < chances.parts, chance.random() < chances.parts, chance.random() < 1 / 2
-    texts = tuple(_partly(group.candidates[shown[i]], *parts) for i in order)
+    candidates = [group.candidates[shown[i]] for i in order]
+    if chance.random() < chances.other:
+        candidates = [_otherwise(candidate, group.message, chance) for candidate in candidates]
+    texts = tuple(_partly(candidate, *parts) for candidate in candidates)
     return Drawn(message, texts, None if right is None else int(np.flatnonzero(order == 0)[0]))
+
+
+def _otherwise(candidate: Candidate, message: str, chance: np.random.Generator) -> Candidate:
+    """A candidate with another way to ask for its question, if there is one."""
+    if not candidate.ways:
+        return candidate
+    way = candidate.ways[chance.integers(len(candidate.ways))]
+    return candidate if way in {message, candidate.phrasing} else replace(candidate, question=way)
 
 
 def _partly(candidate: Candidate, no_answer: bool, one_way: bool, own: bool) -> str:  # noqa: FBT001 drawn together

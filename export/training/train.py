@@ -274,7 +274,7 @@ def _new_adapter(source: Source, recipe: Recipe) -> Any:
 def _shown(groups: Sequence[Group]) -> list[Any]:
     """Groups without scores, which differ in their last digits from one number of threads to another."""
     return [
-        (group.message, [(one.question, one.phrasing, one.answer) for one in group.candidates], group.right)
+        (group.message, [(one.question, one.phrasing, one.answer, one.ways) for one in group.candidates], group.right)
         for group in groups
     ]
 

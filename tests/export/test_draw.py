@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from export.groups import Candidate, Group
 from export.training.draw import Chances, Drawn, as_served, draw
 
-WHOLE = Chances(without=0.0, noise=0.0, parts=0.0)
+WHOLE = Chances(without=0.0, noise=0.0, parts=0.0, other=0.0)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -30,6 +30,7 @@ CHANCES = st.builds(
     without=st.floats(0, 1),
     noise=st.floats(0, 1),
     parts=st.floats(0, 1),
+    other=st.floats(0, 1),
 )
 
 
@@ -115,6 +116,19 @@ def test_a_part_of_a_candidate_says_something(groups: list[Group], seed: int) ->
     """With parts left out, a candidate has no answer and one of its two ways to ask."""
     for one in draw(groups, replace(WHOLE, parts=1.0), seed=seed, epoch=0):
         assert all(text[0] in "qp" and " | " not in text for text in one.texts)
+
+
+@given(seed=SEEDS)
+def test_another_way_to_ask_stands_for_the_question_and_is_never_the_message(seed: int) -> None:
+    """It is one of the entry's, and neither the message nor what is read of the candidate anyway."""
+    ways = ("q", "p", "message", "another", "one more")
+    group = Group("message", (Candidate("q", "p", "a", 0.9, ways), Candidate("other q", "", "", 0.8)), 0)
+    read = set()
+    for epoch in range(20):
+        (drawn,) = draw([group], replace(WHOLE, other=1.0), seed=seed, epoch=epoch)
+        read |= set(drawn.texts)
+    assert read <= {"q | p | a", "another | p | a", "one more | p | a", "other q"}
+    assert len(read) > 2
 
 
 @given(groups=GROUPS)
