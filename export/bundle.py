@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from export.errors import BundleError
+from export.learnt import LEARNT, Learnt
 from export.sealed import Sealed, read_manifest, verify_files
 
 FORMAT = 1
@@ -106,6 +107,14 @@ class Bundle:
     def tokenizer_path(self) -> Path:
         """The tokenizer's file."""
         return self.folder / TOKENIZER
+
+    def learnt(self) -> Learnt:
+        """The messages that the model was trained on, as far as the bundle knows.
+
+        Raises:
+            BundleError: its file is damaged.
+        """
+        return Learnt.read(self.folder, error=BundleError) if LEARNT in self.manifest.files else Learnt()
 
     def variant_path(self, variant: Variant) -> Path:
         """The ONNX file of a variant.

@@ -38,6 +38,7 @@ from export.bundle import (
 )
 from export.errors import BundleError, ExportError
 from export.golden import PAIRS, SENTENCES
+from export.learnt import LEARNT, Learnt
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
 from export.runtime.encoder import Floats
@@ -105,16 +106,18 @@ def export_model(
         ParityError: a variant does not agree with the reference.
         BundleError: `target` cannot be written.
     """
-    source = find_source(model, revision)
+    named = find_source(model, revision)
     made_with = _versions()
     wanted = tuple(v for v in VARIANTS if v == "fp32" or v in variants)
-    recipe = _recipe(source, wanted, max_tokens, prefix, made_with)
+    recipe = _recipe(named, wanted, max_tokens, prefix, made_with)
     if not force:
         with contextlib.suppress(BundleError):
             bundle = open_bundle(target)
             if bundle.manifest.recipe == recipe:
                 return Exported(bundle, up_to_date=True)
-    with staged(target, MANIFEST, error=BundleError) as folder, _quiet(), whole(source) as source:
+    with staged(target, MANIFEST, error=BundleError) as folder, _quiet(), whole(named) as source:
+        if (learnt := Learnt.read(named.folder, error=BundleError)).digests.size:
+            learnt.write(folder)
         report(f"loading {source.name}")
         reference = _load_reference(source, max_tokens, prefix)
         expected = reference.outputs()
@@ -314,7 +317,7 @@ def _recipe(
         (path.relative_to(one.folder).as_posix(), sha256_of(path))
         for one in (source, source.base)
         if one is not None
-        for pattern in ("*.json", "*.txt")
+        for pattern in ("*.json", "*.txt", LEARNT)
         for path in sorted(one.folder.rglob(pattern))
     ]
     own = Path(__file__).parent

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export.bundle import Kind
 from export.errors import SourceError
+from export.learnt import LEARNT
 from export.sealed import sha256_of
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -27,7 +28,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MODULES = {"Transformer", "Pooling", "Normalize"}
 _SUPPORTED = "Transformer, Pooling and Normalize"
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", LEARNT]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from export.sealed import seal, sha256_of, staged
 from intents.calibrate import require_scikit_learn
 from intents.calibration import Assumed, Reader, calibrate_index, prior_for
 from intents.candidates import MAX_CANDIDATES, EntryScorer
-from intents.confirm import Pair, Score
+from intents.confirm import Pair
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
@@ -204,7 +204,7 @@ def build_index(
         faq.entries,
         items,
         Assumed(prior, held_out.notes) if prior is not None else None,
-        None if cross_encoder is None else Reader(cross_encoder.bundle.manifest, _score(cross_encoder, reporter)),
+        None if cross_encoder is None else _reader(cross_encoder, reporter),
         candidates=options.candidates,
         target_precision=options.target_precision,
         out_of_scope_share=options.out_of_scope_share,
@@ -252,12 +252,12 @@ def _write(
     return manifest
 
 
-def _score(cross_encoder: CrossEncoder, reporter: Reporter) -> Score:
+def _reader(cross_encoder: CrossEncoder, reporter: Reporter) -> Reader:
     def score(pairs: Sequence[Pair]) -> Floats:
         reporter.step(f"reading {len(pairs):,} pairs with the cross-encoder")
         return cross_encoder.score(pairs, progress=reporter.encoding(len(pairs)))
 
-    return score
+    return Reader(cross_encoder.bundle.manifest, score, cross_encoder.bundle.learnt())
 
 
 def _is_limited(entry: Entry) -> bool:

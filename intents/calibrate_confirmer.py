@@ -12,12 +12,13 @@ What it reads of a candidate is what a server would show it, without the message
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
 
 from export.bundle import BundleManifest
+from export.learnt import Learnt
 from intents.calibrate import (
     Booleans,
     Doubles,
@@ -36,12 +37,17 @@ from intents.confirm import Confirmer, Joint, Pair, Score
 from intents.decide import Decision, Policy, decide
 from intents.entries import Entry
 from intents.errors import FaqIndexError
-from intents.holdout import SEED, Messages, Posed
+from intents.holdout import MIN_IN_SCOPE, SEED, Messages, Posed
 from intents.index import Confirmed
 from intents.items import Item, answer_of, rendered
+from intents.normalise import normalise
 
 MAX_OF_A_KIND = 500
 KEPT = 0.95
+KNOWN = (
+    "the cross-encoder was trained on all but {few} of the phrasings that it is judged by: what confirmation is worth, "
+    "and confidence after it, are too high; train it on fewer, or build without it"
+)
 NEVER = 1.01  # no confidence is so high
 
 
@@ -53,11 +59,13 @@ class Read:
         messages: a sample of a calibration's.
         logits: of each message's first candidates, in the order of `messages.all()`.
         pairs: how many different ones were scored.
+        notes: what an operator should know about the sample.
     """
 
     messages: Messages
     logits: list[list[float]]
     pairs: int
+    notes: tuple[str, ...] = ()
 
 
 def read_messages(
@@ -66,8 +74,11 @@ def read_messages(
     items: Sequence[Item],
     candidates: int,
     score: Score,
+    learnt: Learnt,
 ) -> Read:
     """Let a cross-encoder read a sample of messages with their candidates.
+
+    Those that it was trained on are left out: it knows them by heart.
 
     Args:
         messages: a calibration's.
@@ -75,11 +86,13 @@ def read_messages(
         items: the index's.
         candidates: how many of each message's to read.
         score: reads pairs; it is asked once.
+        learnt: what the cross-encoder was trained on.
 
     Raises:
         FaqIndexError: a logit is not a number, or infinite.
     """
-    sample = _sample(messages)
+    new, notes = _new_to(learnt, messages)
+    sample = _sample(new)
     answers = {position: answer_of(entry) for position, entry in enumerate(entries)}
 
     def pairs_of(posed: Posed) -> list[Pair]:
@@ -94,7 +107,19 @@ def read_messages(
     if not np.isfinite(logits).all():
         raise FaqIndexError("the cross-encoder gives logits that are no numbers; name another one, or build without")
     of = dict(zip(distinct, logits.tolist(), strict=True))
-    return Read(sample, [[of[pair] for pair in pairs] for pairs in asked], len(distinct))
+    return Read(sample, [[of[pair] for pair in pairs] for pairs in asked], len(distinct), notes)
+
+
+def _new_to(learnt: Learnt, messages: Messages) -> tuple[Messages, tuple[str, ...]]:
+    """The messages that a cross-encoder has not learnt; where they are too few, all of them, and what that means."""
+
+    def new(kind: Sequence[Posed]) -> list[Posed]:
+        return [posed for posed in kind if normalise(posed.text) not in learnt]
+
+    in_scope = new(messages.in_scope)
+    if len(in_scope) < min(MIN_IN_SCOPE, len(messages.in_scope)):
+        return messages, (KNOWN.format(few=len(in_scope)),)
+    return replace(messages, in_scope=in_scope, near=new(messages.near)), ()
 
 
 def _shown(entry: Entry, nearest: Item, answer: str | None, posed: Posed) -> str:
@@ -183,7 +208,7 @@ def fit_confirmer(
         messages=len(posed),
         pairs=read.pairs,
         share_confirmed=share_of(inside, np.ones(len(posed), dtype=bool), before.weight),
-        notes=_notes(inside, *rightly),
+        notes=(*read.notes, *_notes(inside, *rightly)),
     )
 
 

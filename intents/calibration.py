@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.bundle import BundleManifest
+from export.learnt import Learnt
 from intents.calibrate import calibrate
 from intents.calibrate_confirmer import Read, fit_confirmer, read_messages
 from intents.confirm import Confirmer, Score
@@ -35,10 +36,12 @@ class Reader:
     Attributes:
         manifest: its bundle's, cut to the length that pairs are cut to.
         score: reads pairs.
+        learnt: the messages that it was trained on.
     """
 
     manifest: BundleManifest
     score: Score
+    learnt: Learnt
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def calibrate_index(
     if prior is not None and prior.fits_confirmer(reader.manifest.fingerprint, reader.manifest.max_tokens):
         read = Read(posed, prior.logits(candidates), pairs=0)
     else:
-        of, read = entries, read_messages(own, entries, items, candidates, reader.score)
+        of, read = entries, read_messages(own, entries, items, candidates, reader.score, reader.learnt)
     confirmer, confirmed = fit_confirmer(
         read,
         reader.manifest,

@@ -21,8 +21,9 @@ from intents.labelled import Labelled
 from intents.normalise import normalise
 from intents.search import ExactSearch
 
-# One phrasing in so many is kept to judge by, of entries that have more than two.
-LEFT_OUT = 8
+# One phrasing in so many is kept to judge by, of entries that have more than two; in a small FAQ so many as are judged
+# by, as long as that is not more than one in three.
+LEFT_OUT, ENOUGH, SPARED = 8, 50, 3
 # So many of an entry's ways to ask may stand for its question.
 WAYS = 8
 
@@ -30,12 +31,15 @@ WAYS = 8
 def split(faq: Faq, chance: np.random.Generator) -> tuple[Faq, list[Labelled]]:
     """The FAQ without some of its phrasings, and these as messages.
 
-    Of an entry's phrasings one in `LEFT_OUT` is left out, its question never, and none where it has no two others.
+    Of an entry's phrasings one in `LEFT_OUT` is left out, its question never, and none where it has no two others; more
+    in a small FAQ, so that its next build has enough to calibrate by that nobody has learnt.
     """
     entries, left_out = [], []
+    spared = sum(len(entry.phrasings) for entry in faq.entries if len(entry.phrasings) > 1 and entry.enabled)
+    share = min(max(1 / LEFT_OUT, ENOUGH / max(spared, 1)), 1 / SPARED)
     for entry in faq.entries:
         spare = entry.phrasings if len(entry.phrasings) > 1 and entry.enabled else ()
-        away = set(np.flatnonzero(chance.random(len(spare)) < 1 / LEFT_OUT).tolist())
+        away = set(np.flatnonzero(chance.random(len(spare)) < share).tolist())
         left_out += [Labelled(spare[i], entry.id) for i in sorted(away)]
         kept = tuple(text for i, text in enumerate(entry.phrasings) if i not in away)
         entries.append(msgspec.structs.replace(entry, phrasings=kept))

@@ -28,8 +28,8 @@ STRENGTH = 1e-3
 EVERYONE = 512
 RIVALS = 64
 ITERATIONS = 100
-# With fewer multiplications than this a step is done sooner than BLAS has woken its threads, and many times sooner where
-# something else keeps the cores busy.
+# With fewer multiplications than this a step is done sooner than BLAS has woken its threads, and many times sooner
+# where something else keeps the cores busy.
 _THREADED = 1 << 27
 # Numbers that a block of items holds at a time: 128 MiB.
 _CELLS = 1 << 25

@@ -13,6 +13,7 @@ from intents.entries import Faq
 from intents.formats import load_faq
 from intents.index import FaqIndex
 from intents.labelled import Labelled, read_labelled
+from intents.normalise import normalise
 from intents.systems import Trial, pooled
 from server.cli.console import report_left_out
 from server.cli.evaluator import Evaluator
@@ -172,16 +173,27 @@ class _Session:
             "searching is not among them"
         )
         reweighted = f"reweighted figures are at {share:.0%} of messages out of scope, which calibration assumed"
+        trial = pooled(trials)
         return Findings(
             title=f"{place and place.name}, {model} ({evaluator.variant})",
             method={**method, "seed": wanted.seed, "out_of_scope_share": share},
-            notes=(*notes, reweighted, timing),
+            notes=(*notes, *self._learnt(trial), reweighted, timing),
             comparison=compare(trials, share, seed=wanted.seed),
             versus=beside,
-            trial=pooled(trials),
+            trial=trial,
             questions={entry.id: entry.question for entry in faq.entries},
             facts=facts,
         )
+
+    def _learnt(self, trial: Trial) -> Sequence[str]:
+        """What to say where the cross-encoder knows some of the messages by heart."""
+        if self.evaluator.cross is None or "cascade" not in trial.runs:
+            return ()
+        learnt = self.evaluator.cross.learnt()
+        asked = [normalise(judged.message.text) for judged in trial.runs["cascade"].judged]
+        known = sum(text in learnt for text in asked)
+        note = f"the cross-encoder was trained on {known:,} of the {len(asked):,} messages, and knows them by heart"
+        return (note,) if known else ()
 
 
 def _text(path: Path | None) -> str | None:

@@ -15,6 +15,7 @@ from server.cli.options import PATH
 
 if TYPE_CHECKING:
     from export.groups import Group
+    from export.learnt import Learnt
     from export.runtime.bi_encoder import BiEncoder
     from export.source import Source
     from export.training.figures import Trained
@@ -94,6 +95,7 @@ def command(
                 "was written; keep that one, or train on more phrasings"
             )
         trainer.save(folder)
+        _learnt(source, material).write(folder)
         _record(folder / RECORD, source, chosen, material, trained)
     trainer.forget()
     for name, figures in trained.after.items():
@@ -201,6 +203,15 @@ def _train(trainer: "Trainer", material: _Material) -> "Trained":
             drawn.update(task, total=steps, completed=step, description=f"loss {loss:.3f}")
 
         return trainer.train(material.groups, material.left_out, say, progress)
+
+
+def _learnt(source: "Source", material: _Material) -> "Learnt":
+    """The messages that the adapter has learnt, those of the one that it went on from included."""
+    from export.learnt import Learnt
+    from intents.normalise import normalise
+
+    before = Learnt.read(source.folder, error=AdapterError)
+    return before | Learnt.of({normalise(group.message) for group in material.groups})
 
 
 def _record(path: Path, source: "Source", recipe: "Recipe", material: _Material, trained: "Trained") -> None:

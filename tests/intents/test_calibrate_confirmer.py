@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from export.bundle import BundleManifest, ModelSource
+from export.learnt import Learnt
 from export.runtime.encoder import Floats
 from intents.calibrate import NEAR, calibrate
 from intents.calibrate_confirmer import MAX_OF_A_KIND, NEVER, find_band, fit_confirmer, read_messages
@@ -16,6 +17,7 @@ from intents.errors import FaqIndexError
 from intents.holdout import Messages, hold_out
 from intents.index import Confirmed
 from intents.items import items_of
+from intents.normalise import normalise
 from tests.intents.synthetic import Synthetic, synthetic
 
 BUNDLE = BundleManifest(
@@ -73,7 +75,7 @@ def fit(
     """Calibrate a synthetic FAQ with a cross-encoder, as a build does."""
     messages, entries = one.messages(), entries_of(one)
     policy, _ = calibrate(messages, target_precision=target, out_of_scope_share=0.3)
-    read = read_messages(messages, entries, one.items, candidates, score)
+    read = read_messages(messages, entries, one.items, candidates, score, Learnt())
     confirmer, confirmed = fit_confirmer(
         read, BUNDLE, entries, policy, candidates=candidates, target_precision=target, out_of_scope_share=0.3
     )
@@ -139,7 +141,7 @@ def test_the_expected_figures_are_the_cascades(noisy: Synthetic, target: float) 
     """Putting the same messages through band, joint scores and both policies gives what was promised."""
     entries, messages = entries_of(noisy), noisy.messages()
     policy, _ = calibrate(messages, target_precision=target, out_of_scope_share=0.3)
-    read = read_messages(messages, entries, noisy.items, 5, knowing(1.5))
+    read = read_messages(messages, entries, noisy.items, 5, knowing(1.5), Learnt())
     confirmer, confirmed = fit_confirmer(
         read, BUNDLE, entries, policy, candidates=5, target_precision=target, out_of_scope_share=0.3
     )
@@ -186,7 +188,7 @@ def test_no_message_is_shown_to_itself(noisy: Synthetic) -> None:
         asked.extend(pairs)
         return knowing(1.0)(pairs)
 
-    read = read_messages(noisy.messages(), entries_of(noisy), noisy.items, 5, watch)
+    read = read_messages(noisy.messages(), entries_of(noisy), noisy.items, 5, watch, Learnt())
     assert read.pairs == len(asked) == len(set(asked))
     assert any(message.endswith("-0") for message, _ in asked), "a question is held out too"
     for message, text in asked:
@@ -211,7 +213,7 @@ def test_a_held_out_question_is_not_read_in_its_answer() -> None:
         asked.extend(pairs)
         return np.zeros(len(pairs), dtype=np.float32)
 
-    read_messages(held_out.messages(0.0, [], vectors[:0]), entries, items, 5, watch)
+    read_messages(held_out.messages(0.0, [], vectors[:0]), entries, items, 5, watch, Learnt())
     own = {text for message, text in asked if message == "question 4" and text.endswith("answer 4")}
     assert own <= {"one 4 | answer 4", "two 4 | answer 4"}
     assert own
@@ -220,7 +222,7 @@ def test_a_held_out_question_is_not_read_in_its_answer() -> None:
 
 def test_only_the_first_candidates_are_read(noisy: Synthetic) -> None:
     """Each message is read with as many candidates as were asked for, the best ones."""
-    read = read_messages(noisy.messages(), entries_of(noisy), noisy.items, 2, knowing(1.0))
+    read = read_messages(noisy.messages(), entries_of(noisy), noisy.items, 2, knowing(1.0), Learnt())
     assert {len(logits) for logits in read.logits} == {2}
 
 
@@ -228,7 +230,7 @@ def test_the_work_is_bounded() -> None:
     """Of a large FAQ a sample is read: some phrasings, some without their entry, and some far messages."""
     one = synthetic(70, 10, 0.8, answers=False)
     messages = one.messages()
-    read = read_messages(messages, entries_of(one), one.items, 3, knowing(1.0))
+    read = read_messages(messages, entries_of(one), one.items, 3, knowing(1.0), Learnt())
     assert len(read.messages.in_scope) == len(read.messages.near) == MAX_OF_A_KIND < len(messages.in_scope)
     assert {p.text for p in read.messages.in_scope} <= {p.text for p in messages.in_scope}
     assert {p.text for p in read.messages.near} <= {p.text for p in messages.near}
@@ -267,3 +269,37 @@ def test_the_band_does_not_part_equals() -> None:
     values = np.array([0.2, 0.2, 0.2, 0.7, 0.9])
     changed = np.array([True, False, False, True, False])
     assert find_band(values, changed, np.full(5, 0.2), kept=0.5) == (0.7, 0.7)
+
+
+def test_what_the_cross_encoder_has_learnt_is_no_measure_of_it() -> None:
+    """It is calibrated on the messages that it was not trained on, in scope and near."""
+    one = synthetic(30, 10, 0.8, answers=False)
+    messages = one.messages()
+    known = [posed.text for posed in messages.in_scope[::2]]
+    learnt = Learnt.of(normalise(text) for text in known)
+    read = read_messages(messages, entries_of(one), one.items, 3, knowing(1.0), learnt)
+    assert {p.text for p in read.messages.in_scope} == {p.text for p in messages.in_scope} - set(known)
+    assert {p.text for p in read.messages.near} == {p.text for p in messages.near} - set(known)
+    assert len(read.messages.far) == len(messages.far)
+    assert read.notes == ()
+
+
+def test_a_cross_encoder_that_has_learnt_everything_is_told_of() -> None:
+    """There is nothing else to calibrate it on: it is, and the build says what that means."""
+    one = synthetic(30, 10, 0.8, answers=False)
+    messages = one.messages()
+    learnt = Learnt.of(normalise(posed.text) for posed in messages.in_scope[7:])
+    read = read_messages(messages, entries_of(one), one.items, 3, knowing(1.0), learnt)
+    assert len(read.messages.in_scope) == len(messages.in_scope)
+    (note,) = read.notes
+    assert note.startswith("the cross-encoder was trained on all but 7 of the phrasings")
+    confirmed = fit_confirmer(
+        read,
+        BUNDLE,
+        entries_of(one),
+        calibrate(messages, target_precision=0.9, out_of_scope_share=0.3)[0],
+        candidates=3,
+        target_precision=0.9,
+        out_of_scope_share=0.3,
+    )[1]
+    assert note in confirmed.notes

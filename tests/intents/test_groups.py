@@ -125,3 +125,14 @@ def test_nothing_is_left_out_of_entries_that_have_little() -> None:
         faq = Faq(header=SMALL.header, entries=entries)
         for seed in range(20):
             assert split(faq, np.random.default_rng(seed)) == (faq, [])
+
+
+def test_more_is_left_out_of_a_small_faq() -> None:
+    """One in three at most, so that its next build has something to calibrate by that nobody has learnt."""
+    entries = tuple(
+        Entry(id=f"e{i}", question=f"q{i}", answer="a", phrasings=tuple(f"p{i}-{j}" for j in range(5)))
+        for i in range(20)
+    )
+    faq = Faq(header=SMALL.header, entries=entries)
+    counts = [len(split(faq, np.random.default_rng(seed))[1]) for seed in range(30)]
+    assert 30 < np.mean(counts) < 36

@@ -13,8 +13,10 @@ from export import source
 from export.bundle import open_bundle
 from export.convert import export_model
 from export.errors import AdapterError, FaqwireError, SourceError, TrainingError
+from export.learnt import Learnt
 from export.sealed import sha256_of
 from export.training.checkpoint import NAME
+from intents.normalise import normalise
 from server.cli import group
 from tests.server.cli.site import Site, holding
 from tests.server.cli.test_refusals import WITHOUT_TORCH, refuse
@@ -86,8 +88,13 @@ def test_one_faq_makes_a_better_adapter(here: Site, capsys: pytest.CaptureFixtur
     assert {path.name for path in folder.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "learnt.npy",
         "training.json",
     }
+    learnt = Learnt.read(folder, error=AdapterError)
+    own = [normalise(way.format(topic)) for topic in TOPICS for way in WAYS + FEWER]
+    left_out = [text for text in own if text not in learnt]
+    assert len(left_out) == record["left_out"]["left-out phrasings"]
     assert {path.name for path in folder.parent.iterdir()} == {"adapter", "index", "model"}
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == (
@@ -126,7 +133,9 @@ def test_several_faqs_make_an_adapter_that_exports(here: Site) -> None:
     bundle = export_model("adapter", Path("bundle"), variants=()).bundle
     assert bundle.manifest.kind == "cross-encoder"
     assert bundle.manifest.source.weights.keys() == {"adapter_model.safetensors", "base/model.safetensors"}
-    assert open_bundle(Path("bundle"), kind="cross-encoder")
+    learnt = open_bundle(Path("bundle"), kind="cross-encoder").learnt()
+    asked = [f"i wonder about gift cards of {topic}" for topic in ("trains", "plants", "pottery")]
+    assert [text in learnt for text in asked] == [True, False, True]
 
 
 def test_training_goes_on_after_ctrl_c(here: Site, capsys: pytest.CaptureFixture[str]) -> None:
