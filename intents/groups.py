@@ -5,6 +5,7 @@ the whole FAQ. Out-of-scope ones have candidates too, none of which is right. A 
 read by a model, and so teaches nothing.
 """
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -75,6 +76,8 @@ class Miner:
             neighbours=self._neighbours,
             per_entry=per_entry,
             most=most,
+            work=math.inf,
+            near=False,
         )
         self._weight = choose_weight(self._held_out) if weight is None else weight
 

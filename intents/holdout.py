@@ -130,6 +130,8 @@ def hold_out(
     neighbours: int,
     per_entry: int = MAX_PER_ENTRY,
     most: int = MAX_IN_SCOPE,
+    work: float = MOST_WORK,
+    near: bool = True,
 ) -> Heldout:
     """Hold phrasings out: alone, and with their entries.
 
@@ -141,6 +143,8 @@ def hold_out(
         neighbours: how many items a search retrieves.
         per_entry: the most phrasings of an entry that are held out.
         most: the most of all entries together.
+        work: items times entries that heads are fitted to, all fits together, beyond the fewest that will do.
+        near: whether to hold them out with their entries as well.
     """
     retriever = _Retriever(np.asarray(vectors), owners, entries, neighbours)
     notes = []
@@ -160,7 +164,7 @@ def hold_out(
         contains = position == firsts[entry] and not few and entry in answers
         return [position, answers[entry]] if contains else [position]
 
-    fits = max(1, int(MOST_WORK / (len(owners) * len(firsts))))
+    fits = max(1.0, np.floor(work / (len(owners) * len(firsts))))
     found: dict[int, _Found] = {}
     for done, part in enumerate(_parts(chosen, owners)):
         if done >= fits and len(found) >= MIN_IN_SCOPE:
@@ -169,16 +173,16 @@ def hold_out(
         for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
             vector = retriever.vectors[position]
             found[int(position)] = retriever.retrieve(vector, scores, np.array(hidden(int(position))), heads)
-    near: dict[int, _Found] = {}
-    for done, group in enumerate(_entry_parts(np.unique(owners[chosen])) if several else []):
-        if done >= fits and len(near) >= MIN_IN_SCOPE:
+    apart: dict[int, _Found] = {}
+    for done, group in enumerate(_entry_parts(np.unique(owners[chosen])) if several and near else []):
+        if done >= fits and len(apart) >= MIN_IN_SCOPE:
             break
         out = np.flatnonzero(np.isin(owners, group))
         heads = retriever.heads_without(out)
         part = np.intersect1d(chosen, out)
         for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
-            near[int(position)] = retriever.retrieve(retriever.vectors[position], scores, out, heads)
-    asked, beside = sorted(found), sorted(near)
+            apart[int(position)] = retriever.retrieve(retriever.vectors[position], scores, out, heads)
+    asked, beside = sorted(found), sorted(apart)
     return Heldout(
         retriever,
         retriever.heads_without([]),
@@ -186,7 +190,7 @@ def hold_out(
         [found[position] for position in asked],
         owners[asked],
         [items[position].text for position in beside],
-        [near[position] for position in beside],
+        [apart[position] for position in beside],
         few,
         tuple(notes),
     )

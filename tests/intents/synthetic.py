@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from intents.holdout import Heldout, Messages, choose_weight, hold_out
+from intents.holdout import MOST_WORK, Heldout, Messages, choose_weight, hold_out
 from intents.items import Item
 from intents.search import Floats, Positions
 
@@ -20,10 +20,10 @@ class Synthetic:
     far: Floats
     entries: int
 
-    def hold_out(self) -> Heldout:
+    def hold_out(self, *, work: float = MOST_WORK) -> Heldout:
         """Its phrasings as messages."""
         neighbours = min(100, len(self.items))
-        return hold_out(self.vectors, self.owners, self.items, entries=self.entries, neighbours=neighbours)
+        return hold_out(self.vectors, self.owners, self.items, entries=self.entries, neighbours=neighbours, work=work)
 
     def messages(self) -> Messages:
         """The messages of its calibration, scored with the weight that a build would choose."""

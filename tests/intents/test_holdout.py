@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from intents import holdout
 from intents.holdout import MIN_IN_SCOPE, Messages, _entry_parts, _parts, choose_weight, hold_out
 from intents.items import Item
 from tests.intents.synthetic import Synthetic, synthetic, unit
@@ -81,23 +80,21 @@ def test_some_entries_are_always_left(entries: int) -> None:
     assert all(0 < len(part) < entries for part in parts)
 
 
-def test_dear_heads_are_fitted_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dear_heads_are_fitted_less_often() -> None:
     """Where heads take long a part of the phrasings is enough, and of the entries."""
     one = synthetic(40, 10, 0.5)
-    monkeypatch.setattr(holdout, "MOST_WORK", 1)
-    held_out = one.hold_out()
+    held_out = one.hold_out(work=1)
     assert (len(held_out.texts), len(held_out.near_texts)) == (80, 50)
     assert np.bincount(held_out.expected).tolist() == [2] * 40
 
 
-def test_dear_heads_do_not_leave_too_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dear_heads_do_not_leave_too_few_messages() -> None:
     """Where a few entries of many have phrasings to hold out, as many parts are looked at as calibration needs."""
     one, few = synthetic(60, 1, 0.5), synthetic(10, 4, 0.5)
     items = [*(replace(item, entry=item.entry + 10, text=f"+{item.text}") for item in one.items)]
     owners = np.concatenate([few.owners, one.owners + 10])
     whole = Synthetic(np.concatenate([few.vectors, one.vectors]), owners, [*few.items, *items], few.far, 70)
-    monkeypatch.setattr(holdout, "MOST_WORK", 1)
-    held_out = whole.hold_out()
+    held_out = whole.hold_out(work=1)
     assert MIN_IN_SCOPE <= len(held_out.texts) < 40
     assert MIN_IN_SCOPE <= len(held_out.near_texts) < 40
 
