@@ -59,7 +59,7 @@ class Miner:
     """
 
     def __init__(
-        self, faq: Faq, encoder: BiEncoder, *, per_entry: int = 50, most: int = 20_000, weight: float | None = None
+        self, faq: Faq, encoder: BiEncoder, *, per_entry: int = 100, most: int = 20_000, weight: float | None = None
     ) -> None:
         self._faq, self._encoder = faq, encoder
         self._items = items_of(faq.entries)

@@ -20,7 +20,6 @@ Taking a key out of a dict is atomic, so neither needs a lock. All else belongs 
 """
 
 import asyncio
-import heapq
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +29,10 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 import structlog
 
 from server.budget import FRESH, CostModel, Estimate, milliseconds
+from server.choice import Bounds, choose
 from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
 from server.telemetry import DropCause, ModelMetrics
+from server.work import Done, Request, Work
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,10 +42,6 @@ _log = structlog.get_logger(__name__)
 # The share of the time left that admission keeps free. A server that promises all of it has no slack to group by
 # length with: every batch is led by somebody in a hurry, batches shrink, and it can do less than it promised.
 RESERVE = 0.2
-# Who has less slack than this many batches is in a hurry.
-HURRY = 1.5
-# A batch whose rows cost at most this much more each than in the best one is taken, if it is smaller: it ends earlier.
-GOOD_ENOUGH = 1.05
 
 
 class Waker(Protocol):
@@ -63,95 +60,6 @@ class Waker(Protocol):
     def wake(self, batches: int) -> None:
         """Tell idle lanes that something waits."""
         ...
-
-
-@dataclass(slots=True)
-class Done(Generic[R]):
-    """What a request came to.
-
-    Attributes:
-        results: one for each of its items.
-        queued: seconds until the last of them left for the device.
-        ran: seconds from then until all had been run.
-    """
-
-    results: list[R]
-    queued: float
-    ran: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a micro-batcher keeps within.
-
-    Attributes:
-        queue: how many computations may wait.
-        rows: how many a batch may hold.
-        tokens: how many tokens a batch may hold, padding included; a single longer one still goes, alone.
-        seconds: how long a batch may be expected to take, so that what comes next does not wait long; likewise.
-    """
-
-    queue: int
-    rows: int
-    tokens: int
-    seconds: float
-
-
-class Work(Generic[T, R]):
-    """One computation: an item, and the requests that wait for it.
-
-    Attributes:
-        arrived: when it began to wait.
-        deadline: the earliest of its requests'.
-        left, ended: when its batch left for the device and when that ended, once it has.
-    """
-
-    __slots__ = ("arrived", "deadline", "ended", "item", "key", "left", "length", "requests", "result")
-
-    def __init__(self, item: T, key: Hashable, length: int, arrived: float) -> None:
-        self.item = item
-        self.key = key
-        self.length = length
-        self.arrived = arrived
-        self.deadline = math.inf
-        self.requests: list[Request[T, R]] = []
-        self.left = 0.0
-        self.ended = 0.0
-        self.result: R
-
-
-class Request(Generic[T, R]):
-    """Somebody who waits for one or several computations.
-
-    Attributes:
-        works: what is waited for, one for each item; equal items share theirs.
-        arrived, deadline: on the event loop's clock.
-        future: ends when all of them have, or one has failed, or the deadline has passed.
-        missing: how many have not ended.
-        timer: ends the request at its deadline.
-    """
-
-    __slots__ = ("arrived", "deadline", "future", "missing", "timer", "works")
-
-    def __init__(
-        self, works: list[Work[T, R]], arrived: float, deadline: float, future: "asyncio.Future[None]"
-    ) -> None:
-        self.works = works
-        self.arrived = arrived
-        self.deadline = deadline
-        self.future = future
-        self.missing = len(set(works))
-        self.timer: asyncio.TimerHandle
-
-    @property
-    def left(self) -> float:
-        """When the last of what it waits for left for the device; 0 where some has not."""
-        return max(work.left for work in self.works) if all(work.left for work in self.works) else 0.0
-
-    @property
-    def ended(self) -> float:
-        """When the device had done all of it."""
-        return max(work.ended for work in self.works)
 
 
 @dataclass(slots=True)
@@ -175,48 +83,6 @@ class Batch(Generic[T, R]):
     def run(self, lane: int) -> Callable[[], None]:
         """See `server.lanes.Batch`."""
         return self.source.run(self, lane)
-
-
-def choose(waiting: Sequence[Work[T, R]], cost: CostModel, now: float, bounds: Bounds) -> list[Work[T, R]]:
-    """The next batch: led by the earliest deadline, filled with who is in a hurry, then with those nearest in length.
-
-    Args:
-        waiting: what there is to choose from, at least one.
-        cost: what batches take.
-        now: the time, on the clock of the deadlines.
-        bounds: of the batch. Where the leader has less time than a batch may take, it takes no more than that.
-    """
-    if len(waiting) == 1:
-        return list(waiting)
-    leader = min(waiting, key=lambda work: work.deadline)
-    hurry = now + HURRY * bounds.seconds
-    seconds = min(bounds.seconds, leader.deadline - now)
-
-    def rank(work: Work[T, R]) -> tuple[bool, float, float]:
-        if work.deadline < hurry:
-            return False, work.deadline, 0.0
-        return True, abs(work.length - leader.length), work.deadline
-
-    batch, longest = [leader], leader.length
-    costs = [cost.mean(1, longest)]
-    hurried = 1
-    for work in heapq.nsmallest(bounds.rows, waiting, key=rank):
-        if work is leader:
-            continue
-        rows, tokens = len(batch) + 1, max(longest, work.length)
-        if rows > bounds.rows:
-            break
-        expected = cost.mean(rows, tokens)
-        if rows * tokens > bounds.tokens or expected > seconds:
-            continue  # a shorter one may still fit
-        batch.append(work)
-        costs.append(expected / rows)
-        longest = tokens
-        if work.deadline < hurry:
-            hurried = rows
-    # No more than pays: from some size on rows cost the same each, and those that are less alike cost more.
-    enough = min(costs) * GOOD_ENOUGH
-    return batch[: max(hurried, next(rows for rows, each in enumerate(costs, 1) if each <= enough))]
 
 
 class MicroBatcher(Generic[T, R]):

@@ -15,13 +15,14 @@ import numpy as np
 from export.runtime.tokens import Tokens
 from intents.cascade import Given, Need, NeedRetrieved, NeedScores, Outcome, Unconfirmed, resolve
 from intents.search import Floats
-from server.batching import MicroBatcher, Request
+from server.batching import MicroBatcher
 from server.budget import Estimate, fit_candidates
 from server.cache import AnswerCache
 from server.engine import Engine, Searched
 from server.errors import DeadlineExceeded, Internal, Overloaded, ShuttingDown
 from server.lanes import Lanes
 from server.telemetry import Metrics, Stage
+from server.work import Request
 
 # A reply that is this many seconds from its deadline is written with what is known.
 LEAST_OVERHEAD = 0.001

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from export.runtime.encoder import Encoder, Measured
 from export.runtime.tokens import Tokens
-from server.batching import Bounds, MicroBatcher
+from server.batching import MicroBatcher
 from server.budget import CostModel
 from server.cache import AnswerCache
+from server.choice import Bounds
 from server.engine import Engine
 from server.lanes import PATIENCE, Lanes
 from server.pipeline import Pipeline

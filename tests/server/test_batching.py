@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from server.batching import RESERVE, Bounds, Done, MicroBatcher
+from server.batching import RESERVE, MicroBatcher
 from server.budget import FRESH, INITIAL, CostModel
+from server.choice import Bounds
 from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
 from server.telemetry import Metrics
+from server.work import Done
 from tests.server.fakes import Clock, HandLanes, Steady, echo_all
 
 Batcher = MicroBatcher[str, str]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from server.batching import Bounds, MicroBatcher
+from server.batching import MicroBatcher
+from server.choice import Bounds
 from server.errors import RequestError, ShuttingDown
 from server.lanes import Lanes
 from server.telemetry import Metrics

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from server.batching import Bounds, Done, MicroBatcher, Request
+from server.batching import MicroBatcher
 from server.budget import CostModel
+from server.choice import Bounds
 from server.errors import DeadlineExceeded, Internal, Overloaded, RequestError, ShuttingDown
 from server.telemetry import Metrics
+from server.work import Done, Request
 from tests.server.fakes import Clock, HandLanes
 
 SCHEDULES, ACTIONS = 10_000, 32

@@ -1,10 +1,11 @@
-"""Guards `server.batching.choose`: who goes together."""
+"""Guards `server.choice`: who goes together."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batching import HURRY, Bounds, Work, choose
 from server.budget import CostModel
+from server.choice import HURRY, Bounds, choose
+from server.work import Work
 from tests.server.fakes import Steady
 
 NOW = 1000.0
