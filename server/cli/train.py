@@ -143,10 +143,18 @@ def _read(path: Path, messages: Path | None, *, beside: bool) -> _Lesson:
 
 @dataclass
 class _Material:
-    """What is learnt from, and by name what is judged by."""
+    """What is learnt from, and by name what is judged by.
+
+    Attributes:
+        groups: to learn from.
+        left_out: to judge by.
+        faqs: names of those that were left out whole.
+        files: the sha256 of every file that was read.
+    """
 
     groups: "list[Group]" = field(default_factory=list)
     left_out: "dict[str, list[Group]]" = field(default_factory=dict)
+    faqs: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
     def judge_by(self, name: str, groups: "list[Group]") -> None:
@@ -185,6 +193,7 @@ def _mine(lessons: Sequence[_Lesson], encoder: "BiEncoder", leave_out: int, seed
         else:
             miner = Miner(lesson.faq, encoder)
             if place % leave_out == leave_out // 2:
+                material.faqs.append(lesson.name)
                 material.judge_by("left-out FAQs", miner.messages(labelled) or miner.phrasings())
                 continue
         material.groups += miner.phrasings() + miner.messages(labelled)
@@ -226,6 +235,7 @@ def _record(path: Path, source: "Source", recipe: "Recipe", material: _Material,
         "recipe": asdict(recipe),
         "messages": len(material.groups),
         "left_out": {name: len(groups) for name, groups in material.left_out.items()},
+        "left_out_faqs": material.faqs,
         "before": {name: asdict(one) for name, one in trained.before.items()},
         "after": {name: asdict(one) for name, one in trained.after.items()},
         "files": material.files,

@@ -127,7 +127,7 @@ def test_several_faqs_make_an_adapter_that_exports(here: Site) -> None:
         holding(f"{topic}_messages.csv", "\n".join(["text,expected", *rows]))(here.folder)
     train("trains.yaml", "plants.yaml", "pottery.yaml", "-o", "adapter", *FAST)
     record = json.loads((here.folder / "adapter" / "training.json").read_text(encoding="utf-8"))
-    assert record["left_out"] == {"left-out FAQs": 5}
+    assert (record["left_out"], record["left_out_faqs"]) == ({"left-out FAQs": 5}, ["plants.yaml"])
     assert record["messages"] == 2 * (4 * (1 + len(WAYS + FEWER)) + 5)
     assert len(record["files"]) == 6
     bundle = export_model("adapter", Path("bundle"), variants=()).bundle
