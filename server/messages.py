@@ -1,6 +1,7 @@
 """The messages of `faqwire.v1`, their encoding and decoding; no I/O. `docs/protocol.md` explains them.
 
-msgspec validates when it decodes, not when it constructs: what the server sends is right because it is typed.
+msgspec validates when it decodes, not when it constructs: what the server sends is right because it is typed. AsyncAPI
+and JSON Schema are generated from these types and their docstrings: see `server.schema`.
 """
 
 import contextlib
