@@ -9,12 +9,13 @@ PINS = constraints.txt
 HOST ?= 127.0.0.1
 PORT ?= 8765
 
-.PHONY: help demo test check lint format types arrows pins clean
+.PHONY: help demo test check lint format types arrows asyncapi pins clean
 
 help:
 	@echo "make demo    set up, export the models, build the sample FAQ's index, and serve it on port $(PORT)"
 	@echo "make test    set up what tests need, and pass them"
 	@echo "make check   lint, types, import arrows, then test"
+	@echo "make asyncapi  install AsyncAPI's parser (npm), and ask it about docs/asyncapi.json"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove everything that was made, the virtual environment included"
 
@@ -42,6 +43,11 @@ types: $(VENV)/.check
 
 arrows: $(VENV)/.check
 	$(VENV)/bin/lint-imports
+
+# AsyncAPI's own parser, for the test that asks it about docs/asyncapi.json.
+asyncapi:
+	npm install --silent --no-audit --no-fund --prefix .cache/asyncapi @asyncapi/parser@3.6.3
+	node tests/server/asyncapi.mjs .cache/asyncapi docs/asyncapi.json
 
 # What is pinned is what this environment holds, less local version labels. The file's comments stay, and so do the
 # lines before the first blank one: packages of other platforms, which are not here.

@@ -139,6 +139,8 @@ class Load:
                 self._quiet.set()
 
     def _take(self, reply: Reply, now: float) -> None:
+        if reply.type == "going_away":
+            return
         seen, key = self.seen, reply.id or ""
         due = self._due.pop(key, None)
         if due is None:

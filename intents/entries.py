@@ -59,10 +59,18 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stands at the top of a FAQ: its name, its language (a BCP 47 tag), and its texts."""
+    """What stands at the top of a FAQ.
+
+    Attributes:
+        name: the FAQ's name.
+        language: its language, a BCP 47 tag.
+        greeting: the operator's first words to a visitor, Markdown; None where there are none.
+        texts: what is said when there is no single answer.
+    """
 
     name: str = "FAQ"
     language: str = "en"
+    greeting: str | None = None
     texts: Texts = Texts()
 
 

@@ -30,6 +30,7 @@ from intents.heads import Heads
 from intents.items import answer_of, rendered, ways_to_ask
 from intents.normalise import normalise
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Search, SearchMode
+from intents.suggest import Suggester
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -178,6 +179,7 @@ class FaqIndex:
     _annoy: Any
     _phrasings: dict[str, int]
     _ids: dict[str, int]
+    _suggester: Suggester
     _firsts: Positions  # (entries,) where each one's items begin
     _days: dict[date, Mask | None] = field(default_factory=dict)  # the last day that was asked for, and its mask
     _shown: dict[int, tuple[tuple[str, ...], str | None]] = field(default_factory=dict)  # phrasings, and plain answer
@@ -209,6 +211,10 @@ class FaqIndex:
             self._days.clear()
             self._days[today] = None if valid.all() else valid
         return self._days[today]
+
+    def suggest(self, text: str, today: date) -> list[Entry]:
+        """Entries to offer for what a visitor is still typing, of those that are valid on that day; see `Suggester`."""
+        return [self.faq.entries[position] for position in self._suggester.find(text, self.allowed_on(today))]
 
     def phrasing_of(self, item: int) -> str | None:
         """The text of the item at this position; None where that is a question joined with its answer."""
@@ -302,7 +308,8 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
     scorer = EntryScorer(owners, Heads(np.ascontiguousarray(heads[:, :-1]), heads[:, -1].copy()), manifest.head_weight)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
     firsts = np.searchsorted(owners, np.arange(entries))
-    return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids, firsts)
+    suggester = Suggester(faq.entries)
+    return FaqIndex(manifest, faq, vectors, scorer, annoy, phrasings_of(faq), ids, suggester, firsts)
 
 
 def phrasings_of(faq: Faq) -> dict[str, int]:

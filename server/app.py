@@ -1,6 +1,7 @@
 """The server, put together: listens, answers, drains, stops."""
 
 import asyncio
+import random
 import signal
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -13,13 +14,16 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import NegotiationError
 from websockets.typing import Subprotocol
 
+from server.authentication import Authenticate
+from server.close_codes import GOING_AWAY, INTERNAL
 from server.connection import Connection
 from server.engine import Engine
 from server.errors import ListenError
+from server.feedback import FeedbackSink
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.listening import listen_error
-from server.messages import SUBPROTOCOL, Limits
+from server.messages import SUBPROTOCOL, GoingAway, Limits
 from server.metrics_page import MetricsPage
 from server.serving import Serving, local_date
 from server.settings import Settings
@@ -43,12 +47,24 @@ class Server:
         engine: the loaded model and index.
         settings: how to serve.
         today: the day, for entries that are valid only at times.
+        feedback: records feedback; None where it is not recorded.
+        authenticate: checks clients' tokens; None where none is needed.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, *, today: Callable[[], date] = local_date) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        today: Callable[[], date] = local_date,
+        feedback: FeedbackSink | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._today = today
+        self._feedback = feedback
+        self._authenticate = authenticate
         self._metrics = Metrics(CollectorRegistry())
         self._page: MetricsPage | None = None
         self._serving: Serving | None = None
@@ -156,7 +172,7 @@ class Server:
             self._metrics.degradations["gpu_unused"].set(1)
 
     async def stop(self) -> bool:
-        """Finish what is in flight, for as long as `drain_seconds`; then close every connection with 1001.
+        """Tell every client, finish what is in flight, for as long as `drain_seconds`; then close with 1001.
 
         Returns:
             False if a model run hangs, and its thread cannot be ended.
@@ -166,9 +182,12 @@ class Server:
         self._draining = True
         _log.info("draining", connections=len(self._connections))
         # The port stays open meanwhile, so that /readyz can say so; handshakes and new requests are refused.
-        if in_flight := frozenset[asyncio.Task[None]]().union(*(c.in_flight for c in self._connections)):
-            await asyncio.wait(in_flight, timeout=self._settings.drain_seconds)
-        self._listener.close(code=1001, reason="the server is stopping")
+        farewells = {asyncio.create_task(connection.go_away()) for connection in self._connections}
+        if waited_for := farewells.union(*(connection.in_flight for connection in self._connections)):
+            await asyncio.wait(waited_for, timeout=self._settings.drain_seconds)
+        for farewell in farewells:
+            farewell.cancel()  # of clients that do not read
+        self._listener.close(code=GOING_AWAY, reason="the server is stopping")
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._listener.wait_closed()
@@ -179,6 +198,13 @@ class Server:
         ended = await self._stop_serving()
         _log.info("stopped")
         return ended
+
+    def _farewell(self) -> GoingAway | None:
+        """What a client is told of the server's stopping, with a delay of its own; None while it goes on."""
+        if not self._draining:
+            return None
+        delay = random.uniform(0, self._settings.reconnect_seconds)  # noqa: S311 no secret
+        return GoingAway(round(1000 * delay))
 
     async def _stop_serving(self) -> bool:
         pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
@@ -237,14 +263,22 @@ class Server:
         return None
 
     async def _serve_connection(self, websocket: ServerConnection) -> None:
-        connection = Connection(websocket, self._running.pipeline, self._limits, lambda: self._draining, self._metrics)
+        connection = Connection(
+            websocket,
+            self._running.pipeline,
+            self._limits,
+            self._farewell,
+            self._metrics,
+            feedback=self._feedback,
+            authenticate=self._authenticate,
+        )
         self._connections.add(connection)
         self._metrics.connections.inc()
         try:
             await connection.serve()
         except Exception:  # noqa: BLE001 one client's fault must not be another's
             _log.exception("connection failed")
-            await websocket.close(1011, "internal error")
+            await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)
             self._metrics.connections.dec()

@@ -3,30 +3,46 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from server.authentication import Authenticate
+from server.close_codes import UNAUTHENTICATED
 from server.errors import (
     DuplicateId,
     Internal,
-    InvalidBudget,
     InvalidText,
-    Overloaded,
+    NotInFlight,
+    NotRecorded,
+    OutOfOrder,
     RequestError,
     ShuttingDown,
     TooManyInFlight,
 )
+from server.feedback import FeedbackSink, Verdict
+from server.limits import check_ask, check_length, seconds_for
 from server.messages import (
     SUBPROTOCOL,
+    Accepted,
     Answer,
     Ask,
+    Cancel,
+    Cancelled,
+    ClientMessage,
     Error,
+    Feedback,
+    GoingAway,
+    Hello,
     Limits,
     Ping,
     Pong,
     ServerMessage,
+    Suggest,
+    Suggestion,
+    Suggestions,
     Undecodable,
     Welcome,
     decode,
@@ -35,7 +51,7 @@ from server.messages import (
 )
 from server.pipeline import Pipeline, Resolved, Running
 from server.replies import reply
-from server.telemetry import Metrics
+from server.telemetry import Metrics, ReplyType
 
 _log = structlog.get_logger(__name__)
 
@@ -44,18 +60,30 @@ _log = structlog.get_logger(__name__)
 FRAMES_AT_A_TIME = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that is being answered."""
+
+    running: Running
+    arrived: float
+    task: "asyncio.Task[None]"
+
+
 class Connection:
     """Serves one websocket.
 
-    Invariants: every accepted `ask` ends in exactly one `answer` or `error`, unless the client leaves first; an id is
-    free again before its reply is written; no more than `limits.max_in_flight` tasks live, and none outlives `serve`.
+    Invariants: every accepted `ask` ends in exactly one `answer`, `error` or `cancelled`, unless the client leaves
+    first; an id is free again before its reply is written; what was cancelled does not reach a model once `cancelled`
+    is written; no more than `limits.max_in_flight` tasks live, and none outlives `serve`.
 
     Args:
         websocket: the open connection.
         pipeline: answers messages.
         limits: what the client may do.
-        draining: whether the server is about to stop.
+        farewell: what to tell the client when the server is about to stop; None while it is not.
         metrics: told how requests ended.
+        feedback: records feedback; None where it is not recorded.
+        authenticate: checks the client's token; None where none is needed.
     """
 
     def __init__(
@@ -63,15 +91,23 @@ class Connection:
         websocket: ServerConnection,
         pipeline: Pipeline,
         limits: Limits,
-        draining: Callable[[], bool],
+        farewell: Callable[[], GoingAway | None],
         metrics: Metrics,
+        *,
+        feedback: FeedbackSink | None = None,
+        authenticate: Authenticate | None = None,
     ) -> None:
         self._websocket = websocket
         self._pipeline = pipeline
         self._limits = limits
-        self._draining = draining
+        self._farewell = farewell
         self._metrics = metrics
-        self._active: dict[str, asyncio.Task[None]] = {}
+        self._sink = feedback
+        self._authenticate = authenticate
+        self._hello = Hello()
+        self._greeted = False
+        self._told = False
+        self._active: dict[str, Asked | None] = {}  # by id; None is a request that cannot be cancelled
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -83,14 +119,26 @@ class Connection:
         """Cut the connection off, without a goodbye."""
         self._websocket.transport.abort()
 
+    async def go_away(self) -> None:
+        """Tell the client that the server is about to stop, once, and not before it is greeted; cancelling is safe."""
+        farewell = self._farewell()
+        if self._greeted and not self._told and farewell is not None:
+            self._told = True
+            await self._send(farewell)
+
     async def serve(self) -> None:
         """Serve until the client leaves or the connection is closed; what is in flight then is cancelled."""
         clock = asyncio.get_running_loop().time
         try:
             await self._send(self._welcome())
+            self._greeted = True
+            await self.go_away()  # who is greeted while the server begins to stop has not been told
+            if self._authenticate is not None and not await self._is_authentic(self._authenticate):
+                await self._websocket.close(UNAUTHENTICATED, "begin with a hello that has a valid token")
+                return
             handled = 0
             async for frame in self._websocket:
-                await self._handle(frame, clock())
+                await self._handle(frame, clock(), first=handled == 0 and self._authenticate is None)
                 handled += 1
                 if handled % FRAMES_AT_A_TIME == 0:
                     await asyncio.sleep(0)  # one client's flood must not hold up timers, and the others
@@ -104,80 +152,148 @@ class Connection:
     def _welcome(self) -> Welcome:
         index = self._pipeline.engine.index
         header = index.faq.header
-        return Welcome(SUBPROTOCOL, header.name, header.language, index.manifest.version, self._limits)
+        return Welcome(SUBPROTOCOL, header.name, header.language, header.greeting, index.manifest.version, self._limits)
 
-    async def _handle(self, frame: str | bytes, arrived: float) -> None:
+    async def _is_authentic(self, authenticate: Authenticate) -> bool:
+        """Whether the first message is a `hello` with a token that is valid."""
+        try:
+            message = decode(await self._websocket.recv())
+        except Undecodable:
+            return False
+        if not isinstance(message, Hello) or message.token is None or not await authenticate(message.token):
+            return False
+        self._meet(message)
+        return True
+
+    def _meet(self, hello: Hello) -> None:
+        self._hello = Hello(hello.client, hello.locale)  # the token is a secret, and has done its work
+        _log.debug("hello", client=hello.client, locale=hello.locale)
+
+    async def _handle(self, frame: str | bytes, arrived: float, *, first: bool) -> None:
         try:
             message = decode(frame)
         except Undecodable as exc:
             # An id that is being answered would make this look like that request's end.
-            request_id = None if exc.request_id in self._active else exc.request_id
-            await self._send(error_message(request_id, exc.error))
-            self._metrics.errors[exc.error.code].inc()
+            await self._refuse(None if exc.request_id in self._active else exc.request_id, exc.error)
             return
+        try:
+            await self._take(message, arrived, first=first)
+        except (DuplicateId, NotInFlight, OutOfOrder) as exc:  # with an id it would look like another request's end
+            await self._refuse(None, exc)
+
+    async def _take(self, message: ClientMessage, arrived: float, *, first: bool) -> None:
+        """Do what a message says.
+
+        Raises:
+            DuplicateId: its id is that of a request that is still being answered.
+            NotInFlight: there is no question to cancel.
+            OutOfOrder: it came too late.
+        """
         match message:
-            case Ping():
-                await self._send(Pong(message.id))
+            case Ask() | Suggest() | Feedback() if message.id in self._active:
+                raise DuplicateId(f"id {message.id!r} is still being answered; use each id once")
             case Ask():
                 await self._ask(message, arrived)
+            case Suggest():
+                await self._suggest(message)
+            case Cancel():
+                await self._cancel(message)
+            case Feedback():
+                await self._take_feedback(message)
+            case Ping():
+                await self._send(Pong(message.id))
+            case Hello():
+                if not first:
+                    raise OutOfOrder("a hello comes first on its connection, or not at all")
+                self._meet(message)
 
     async def _ask(self, ask: Ask, arrived: float) -> None:
         """Answer at once what needs no model, refuse what has to be, and leave the rest to a task of its own."""
-        limits = self._limits
-        budget = limits.budget_ms if ask.budget_ms is None else ask.budget_ms
-        # One out of range is refused below, but not late for it; and it may be more than a float holds.
-        deadline = arrived + min(max(budget, limits.min_budget_ms), limits.max_budget_ms) / 1000
+        deadline = arrived + seconds_for(ask, self._limits)
         try:
-            self._check(ask)
+            self._admit()
+            check_ask(ask, self._limits)
             begun = self._pipeline.begin(ask.text, deadline)
-        except DuplicateId as exc:
-            await self._reply(error_message(None, exc), arrived, deadline)
         except RequestError as exc:
-            self._count(exc)
+            self._metrics.refused(exc)
             await self._reply(error_message(ask.id, exc), arrived, deadline)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
-            await self._reply(self._failed(ask), arrived, deadline)
+            await self._reply(self._failed(ask.id), arrived, deadline)
         else:
             if isinstance(begun, Resolved):
                 await self._reply(self._answer(ask, begun, arrived), arrived, deadline)
                 return
             task = asyncio.create_task(self._finish(ask, begun, arrived))
-            self._active[ask.id] = task
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._active[ask.id] = Asked(begun, arrived, task)
+            self._watch(task)
             # A task that is cancelled before its first step does nothing about its message.
             task.add_done_callback(lambda _: self._pipeline.abandon(begun))
 
-    def _count(self, error: RequestError) -> None:
-        refusals = self._metrics.refusals
-        match error:
-            case Overloaded(queue_full=True):
-                refusals["queue_full"].inc()
-            case Overloaded():
-                refusals["budget"].inc()
-            case TooManyInFlight():
-                refusals["in_flight"].inc()
-            case ShuttingDown():
-                refusals["stopping"].inc()
+    def _watch(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _check(self, ask: Ask) -> None:
-        limits = self._limits
-        if ask.id in self._active:
-            raise DuplicateId(f"id {ask.id!r} is still being answered; use each id once")
-        if self._draining():
+    async def _cancel(self, cancel: Cancel) -> None:
+        asked = self._active.get(cancel.id)
+        if asked is None:
+            raise NotInFlight(f"no question with the id {cancel.id!r} is in flight; it may have been answered just now")
+        del self._active[cancel.id]
+        self._pipeline.abandon(asked.running)
+        asked.task.cancel()
+        await asyncio.wait({asked.task})  # it may have been confirming; nothing of it goes on from here
+        await self._reply(Cancelled(cancel.id), asked.arrived, asked.running.deadline)
+
+    async def _suggest(self, suggest: Suggest) -> None:
+        try:
+            check_length(suggest.text, self._limits)
+        except InvalidText as exc:
+            await self._refuse(suggest.id, exc)
+            return
+        found = self._pipeline.suggest(suggest.text)
+        await self._send(Suggestions(suggest.id, tuple(Suggestion(entry.id, entry.question) for entry in found)))
+        self._metrics.suggests.inc()
+
+    async def _take_feedback(self, feedback: Feedback) -> None:
+        try:
+            self._admit()
+            if self._sink is None:
+                raise NotRecorded("this server records no feedback")
+        except RequestError as exc:
+            self._metrics.refused(exc)
+            await self._refuse(feedback.id, exc)
+            return
+        self._active[feedback.id] = None
+        self._watch(asyncio.create_task(self._record(feedback, self._sink)))
+
+    async def _record(self, feedback: Feedback, sink: FeedbackSink) -> None:
+        hello = self._hello
+        verdict = Verdict(feedback.ref, feedback.helpful, feedback.comment, hello.client, hello.locale)
+        message: Accepted | Error
+        try:
+            await sink.record(verdict)
+            message = Accepted(feedback.id)
+        except RequestError as exc:
+            message = error_message(feedback.id, exc)
+        except Exception:  # noqa: BLE001 every request ends in exactly one reply
+            message = self._failed(feedback.id)
+        finally:
+            del self._active[feedback.id]
+        await self._send(message)
+        if isinstance(message, Error):
+            self._metrics.errors[message.code].inc()
+        else:
+            self._metrics.feedback["helpful" if feedback.helpful else "unhelpful"].inc()
+
+    def _admit(self) -> None:
+        """Refuse what may not be in flight beside all that is."""
+        if self._farewell() is not None:
             raise ShuttingDown("the server is about to stop; connect again")
-        if len(self._tasks) >= limits.max_in_flight:
+        if len(self._tasks) >= self._limits.max_in_flight:
             raise TooManyInFlight(
-                f"{limits.max_in_flight} requests of this connection are unanswered; wait for some of their replies",
-                retry_after_ms=limits.budget_ms,
+                f"{self._limits.max_in_flight} requests of this connection are unanswered; "
+                "wait for some of their replies",
+                retry_after_ms=self._limits.budget_ms,
             )
-        if not ask.text.strip():
-            raise InvalidText("text is empty")
-        if len(ask.text) > limits.max_text:
-            raise InvalidText(f"text has {len(ask.text)} characters; at most {limits.max_text} are read")
-        budget = limits.budget_ms if ask.budget_ms is None else ask.budget_ms
-        if not limits.min_budget_ms <= budget <= limits.max_budget_ms:
-            raise InvalidBudget(f"budget_ms is {budget}; it may be {limits.min_budget_ms} to {limits.max_budget_ms}")
 
     async def _finish(self, ask: Ask, running: Running, arrived: float) -> None:
         message: Answer | Error
@@ -186,7 +302,7 @@ class Connection:
         except RequestError as exc:
             message = error_message(ask.id, exc)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
-            message = self._failed(ask)
+            message = self._failed(ask.id)
         finally:
             self._active.pop(ask.id, None)
         await self._reply(message, arrived, running.deadline)
@@ -198,16 +314,25 @@ class Connection:
         return answer
 
     @staticmethod
-    def _failed(ask: Ask) -> Error:
-        _log.exception("message failed", id=ask.id)
-        return error_message(ask.id, Internal("the server failed on this message; its log says how"))
+    def _failed(request_id: str) -> Error:
+        _log.exception("message failed", id=request_id)
+        return error_message(request_id, Internal("the server failed on this message; its log says how"))
 
-    async def _reply(self, message: Answer | Error, arrived: float, deadline: float) -> None:
+    async def _reply(self, message: Answer | Error | Cancelled, arrived: float, deadline: float) -> None:
         await self._send(message)
         now = asyncio.get_running_loop().time()
-        if isinstance(message, Error):
-            self._metrics.errors[message.code].inc()
-        self._metrics.replied("error" if isinstance(message, Error) else "answer", now - arrived, now - deadline)
+        kind: ReplyType = "answer"
+        match message:
+            case Error():
+                kind = "error"
+                self._metrics.errors[message.code].inc()
+            case Cancelled():
+                kind = "cancelled"
+        self._metrics.replied(kind, now - arrived, now - deadline)
+
+    async def _refuse(self, request_id: str | None, error: RequestError) -> None:
+        await self._send(error_message(request_id, error))
+        self._metrics.errors[error.code].inc()
 
     async def _send(self, message: ServerMessage) -> None:
         with suppress(ConnectionClosed):  # nobody is left to tell

@@ -11,6 +11,9 @@ FaqwireError
     +-- InvalidText         invalid_text            no
     +-- InvalidBudget       invalid_budget          no
     +-- DuplicateId         duplicate_id            no
+    +-- NotInFlight         not_in_flight           no
+    +-- OutOfOrder          out_of_order            no
+    +-- NotRecorded         not_recorded            no
     +-- TooManyInFlight     too_many_in_flight      yes
     +-- Overloaded          overloaded              yes
     +-- DeadlineExceeded    deadline_exceeded       yes
@@ -32,7 +35,16 @@ class ListenError(FaqwireError):
 
 
 class ClientError(FaqwireError):
-    """The Python client cannot reach a server, or was refused by it."""
+    """The Python client cannot reach a server, or was refused by it.
+
+    Args:
+        message: a sentence for whoever runs the client.
+        again: whether the same may succeed on another connection.
+    """
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class RequestError(FaqwireError):
@@ -79,6 +91,24 @@ class DuplicateId(RequestError):
     """A request with this id is still being answered."""
 
     code = "duplicate_id"
+
+
+class NotInFlight(RequestError):
+    """There is no question with this id to cancel; it may have been answered just now."""
+
+    code = "not_in_flight"
+
+
+class OutOfOrder(RequestError):
+    """A `hello` that is not the connection's first message."""
+
+    code = "out_of_order"
+
+
+class NotRecorded(RequestError):
+    """This server keeps no feedback."""
+
+    code = "not_recorded"
 
 
 class TooManyInFlight(RequestError):

@@ -14,6 +14,7 @@ import numpy as np
 
 from export.runtime.tokens import Tokens
 from intents.cascade import Given, Need, NeedRetrieved, NeedScores, Outcome, Unconfirmed, resolve
+from intents.entries import Entry
 from intents.search import Floats
 from server.batching import MicroBatcher
 from server.budget import Estimate, fit_candidates
@@ -169,6 +170,10 @@ class Pipeline:
     def abandon(self, running: Running) -> None:
         """Drop a message that nobody waits for; does nothing where it has ended."""
         self._encode.withdraw(running.request)
+
+    def suggest(self, text: str) -> list[Entry]:
+        """Entries to offer for what a visitor is still typing; needs no model, and no time to speak of."""
+        return self.engine.index.suggest(text, self._today())
 
     async def resolve(self, text: str, deadline: float) -> Resolved:
         """Resolve one message; cancelling is safe.

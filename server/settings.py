@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[
         float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0)
     ] = 5.0
+    reconnect_seconds: Annotated[
+        float,
+        Field(description="over how many seconds the clients of a stopping server spread their reconnecting", ge=0),
+    ] = 5.0
     metrics_host: Annotated[str, Field(description="address to serve metrics on", min_length=1)] = "127.0.0.1"
     metrics_port: Annotated[
         int | None,

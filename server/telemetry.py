@@ -21,16 +21,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from export.bundle import Kind
 from intents.cascade import Confirmation
 from intents.decide import DecisionKind
-from server.errors import RequestError, SettingsError
+from server.errors import Overloaded, RequestError, SettingsError, ShuttingDown, TooManyInFlight
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # The folder of several processes' values, or None for one process alone. The Prometheus client looks once, when it is
 # imported; so does this.
 SHARED_FOLDER = os.environ.get(VARIABLE)
 
-ReplyType = Literal["answer", "error"]
+ReplyType = Literal["answer", "error", "cancelled"]
 Stage = Literal["tokenize", "queue", "encode", "search", "confirm_queue", "confirm", "decide"]
 Refusal = Literal["queue_full", "budget", "in_flight", "stopping", "connections"]
+Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
 Degradation = Literal["gpu_unused", "unconfirmed"]
 
@@ -138,6 +139,8 @@ class Metrics:
         confirmations: answered messages, by what the cross-encoder did.
         errors: errors sent, by wire code.
         refusals: messages and connections turned away for lack of room or time, by the reason.
+        suggests: texts being typed that suggestions were sent for.
+        feedback: feedback that was recorded, by what it says of the answer.
         stages: seconds of a message, by stage.
         decisions_changed: answered messages that the bi-encoder alone would have decided otherwise.
         candidates_confirmed: how many candidates the cross-encoder read; of messages of which it read any.
@@ -179,6 +182,10 @@ class Metrics:
         )
         self.refusals: dict[Refusal, Counter] = _children(
             counter("refusals_total", "Messages and connections turned away", "reason"), values_of(Refusal)
+        )
+        self.suggests = counter("suggests_total", "Texts being typed that suggestions were sent for")
+        self.feedback: dict[Opinion, Counter] = _children(
+            counter("feedback_total", "Feedback that was recorded", "opinion"), values_of(Opinion)
         )
         self._message_seconds: dict[ReplyType, Histogram] = _children(
             histogram("message_seconds", "From a frame's arrival until its reply is written", MESSAGE_SECONDS, "type"),
@@ -241,6 +248,18 @@ class Metrics:
         if late > 0:
             self._deadline_misses.inc()
             self._lateness.observe(late)
+
+    def refused(self, error: RequestError) -> None:
+        """Record that a message was turned away, where that was for lack of room or time."""
+        match error:
+            case Overloaded(queue_full=True):
+                self.refusals["queue_full"].inc()
+            case Overloaded():
+                self.refusals["budget"].inc()
+            case TooManyInFlight():
+                self.refusals["in_flight"].inc()
+            case ShuttingDown():
+                self.refusals["stopping"].inc()
 
 
 def values_of(literal: Any) -> tuple[Any, ...]:

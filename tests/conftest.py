@@ -23,7 +23,9 @@ from intents.formats import load_faq
 from intents.index import FaqIndex, open_index
 from intents.store import current_folder
 from server.app import Server
+from server.authentication import Authenticate
 from server.engine import Engine, load_engine
+from server.feedback import FeedbackSink
 from server.settings import Settings, read_settings
 
 # Properties hold however long a machine takes to show them.
@@ -95,11 +97,17 @@ def engine(settings: Settings) -> Engine:
 
 @pytest.fixture
 def start_server(engine: Engine, settings: Settings) -> ServerFactory:
-    """Start a real server on a free port; keyword arguments are settings, `engine=` replaces the shop's."""
+    """Start a real server on a free port; keyword arguments are settings, and what else a `Server` takes."""
 
     @asynccontextmanager
-    async def start(engine: Engine = engine, **changes: Any) -> AsyncIterator[Server]:
-        server = Server(engine, settings.model_copy(update=changes))
+    async def start(
+        engine: Engine = engine,
+        feedback: FeedbackSink | None = None,
+        authenticate: Authenticate | None = None,
+        **changes: Any,
+    ) -> AsyncIterator[Server]:
+        changed = settings.model_copy(update=changes)
+        server = Server(engine, changed, feedback=feedback, authenticate=authenticate)
         await server.start()
         try:
             yield server

@@ -17,7 +17,7 @@ from intents.errors import FaqError
 from intents.figures import Report
 from intents.formats import load_faq
 from intents.index import Calibration, Confirmed, IndexManifest, SearchPlan
-from server import errors, messages
+from server import close_codes, errors, messages
 from server.cli import group
 from server.settings import PREFIX, Settings, read_settings
 
@@ -39,6 +39,7 @@ PARTS = [
     (messages.EntryView, "answer", "field of the entry"),
     (messages.CandidateView, "answer", "field of a candidate"),
     (messages.FollowUp, "answer", "field of a follow-up"),
+    (messages.Suggestion, "suggestions", "field of a suggestion"),
 ]
 
 
@@ -154,6 +155,18 @@ def test_error_codes_are_documented() -> None:
     assert not wrong, f"docs/protocol.md is wrong about whether {', '.join(wrong)} is retryable"
 
 
+def test_close_codes_are_documented() -> None:
+    """protocol.md says of every close code whether to connect again, as the Python client goes by it."""
+    documented = table(sections(read("docs/protocol.md"))["Close codes"], "code")
+    used = {value for name, value in vars(close_codes).items() if name.isupper() and isinstance(value, int)}
+    standard = {1000, 1001, 1003, 1007, 1008, 1009, 1011, 1012, 1013}
+    missing = {str(code) for code in used | standard} - documented.keys()
+    assert not missing, f"docs/protocol.md lacks the close codes {', '.join(sorted(missing))}"
+    for code, (_, _, again) in documented.items():
+        expected = "yes" if close_codes.may_reconnect(int(code)) else "no"
+        assert again.partition(",")[0] == expected, f"docs/protocol.md: after {code} the client says {expected}"
+
+
 def test_decisions_are_documented() -> None:
     """README.md and protocol.md have every decision."""
     for name, head in (("README.md", "decision"), ("docs/protocol.md", "for the decision")):
@@ -170,7 +183,9 @@ def test_json_examples_are_messages(block: str) -> None:
     if WIRE_TYPES[example["type"]] in get_args(messages.ClientMessage):
         assert example.keys() <= {"type", *fields_of(type(messages.decode(block)))}
     else:
-        assert msgspec.json.decode(messages.encode(messages.decode_server(block))) == example
+        message = messages.decode_server(block)
+        assert message is not None
+        assert msgspec.json.decode(messages.encode(message)) == example
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from server.app import Server
 from server.client import Client
 from server.errors import ClientError
-from server.messages import Answer, Error
+from server.feedback import Verdict
+from server.messages import Accepted, Answer, Error, Hello, Suggestion, Suggestions
 from tests.server.fakes import Device, until
 from tests.server.raw import UNSEEN
+from tests.server.test_feedback import Book
+from tests.server.test_hello import check
 
 ServerFactory = Any
 
@@ -26,6 +29,7 @@ WELCOME = json.dumps(
         "protocol": "faqwire.v1",
         "faq": "Strange",
         "language": "en",
+        "greeting": None,
         "index": "1",
         "limits": dict.fromkeys(
             ("max_text", "max_frame", "max_in_flight", "min_budget_ms", "max_budget_ms", "budget_ms"), 1
@@ -80,17 +84,73 @@ async def test_many_at_once(server: Server) -> None:
 
 
 async def test_cancelled_question(start_held: ServerFactory, device: Device) -> None:
-    """A question that is given up leaves nothing behind: its reply is dropped when it comes."""
+    """A question that is given up leaves nothing behind: the server is told, and the model never sees it."""
     async with start_held() as server, Client(server.url) as client:
+        lanes = server._engine.encoder.sessions
+        busy = [asyncio.create_task(client.ask(f"{UNSEEN}, number {lane}")) for lane in range(lanes)]
+        for _ in range(lanes):
+            await device.arrived.get()
         asking = asyncio.create_task(client.ask(UNSEEN))
-        batch = await device.arrived.get()
+        await until(lambda: server._running.pipeline._encode.waiting == 1)
         asking.cancel()
-        await until(asking.done)
-        batch.finish()
-        reply = await client.ask("Where is my order?")
-        assert isinstance(reply, Answer)
+        await until(lambda: server._running.pipeline._encode.waiting == 0)
+        assert asking.cancelled()
+        device.let_go()
+        assert [type(reply) for reply in await asyncio.gather(*busy)] == [Answer] * lanes
+        assert isinstance(await client.ask("Where is my order?"), Answer)
+        assert len(device.seen) == lanes
+        assert not client._pending
+        assert not client._cancelling
+
+
+async def test_cancelled_ping(server: Server) -> None:
+    """What takes no time is not cancelled at the server: its reply is dropped."""
+    async with Client(server.url) as client:
+        pinging = asyncio.create_task(client.ping())
+        await asyncio.sleep(0)
+        pinging.cancel()
+        await until(pinging.done)
         await client.ping()
         assert not client._pending
+        assert not client._cancelling
+
+
+async def test_suggest(server: Server) -> None:
+    """What a visitor is typing gets typed suggestions."""
+    async with Client(server.url) as client:
+        reply = await client.suggest("where is my o")
+        assert isinstance(reply, Suggestions)
+        assert reply.suggestions == (Suggestion("track-order", "Where is my order?"),)
+        assert isinstance(await client.suggest("x" * 1001), Error)
+
+
+async def test_feedback(start_server: ServerFactory, server: Server) -> None:
+    """Feedback is accepted where it is recorded, and an error as a value where it is not."""
+    book = Book()
+    book.open.set()
+    hello = Hello("test/1", "en-GB")
+    async with start_server(feedback=book) as recording, Client(recording.url, hello=hello) as client:
+        answer = await client.ask("Where is my order?")
+        assert isinstance(answer, Answer)
+        assert isinstance(await client.feedback(answer.ref, helpful=False, comment="no"), Accepted)
+        assert book.kept == [Verdict(answer.ref, False, "no", "test/1", "en-GB")]
+    async with Client(server.url) as client:
+        reply = await client.feedback("R", helpful=True)
+        assert isinstance(reply, Error)
+        assert reply.code == "not_recorded"
+
+
+async def test_token(start_server: ServerFactory) -> None:
+    """A client shows its token on every connection; one without it fails, and does not try again and again."""
+    async with start_server(authenticate=check) as server:
+        async with Client(server.url, hello=Hello(token="sesame")) as client:
+            assert isinstance(await client.ask("Where is my order?"), Answer)
+        async with Client(server.url) as client:
+            for _ in range(2):
+                with pytest.raises(ClientError, match="4450 begin with a hello"):
+                    await client.ask("Where is my order?")
+            assert client._keeper is not None
+            assert client._keeper.done()
 
 
 async def test_nobody_there() -> None:
@@ -224,12 +284,29 @@ async def test_nonsense_from_the_server(frame: str | bytes) -> None:
         await left.wait()
 
 
+async def test_closed_with_open_questions(start_held: ServerFactory, device: Device) -> None:
+    """Who closes the client ends what it has open, in words that say so; nothing can be asked afterwards."""
+    async with start_held() as server:
+        async with Client(server.url) as client:
+            asking = asyncio.create_task(client.ask(UNSEEN))
+            await device.arrived.get()
+        for ask in (asking, client.ask("Where is my order?")):
+            with pytest.raises(ClientError, match="the client was closed"):
+                await ask
+
+
 async def test_unasked_messages_are_ignored() -> None:
-    """Messages that nobody waits for do not disturb: a late reply, an error without an id, a second welcome."""
+    """Messages that nobody waits for do not disturb: a late reply, a later type, an error without an id."""
 
     async def chatter(websocket: ServerConnection) -> None:
         error = {"type": "error", "code": "x", "message": "", "retryable": False, "retry_after_ms": None}
-        for message in (WELCOME, WELCOME, json.dumps({**error, "id": None}), json.dumps({**error, "id": "999"})):
+        for message in (
+            WELCOME,
+            WELCOME,
+            '{"type":"typing","id":"1"}',
+            json.dumps({**error, "id": None}),
+            json.dumps({**error, "id": "999"}),
+        ):
             await websocket.send(message)
         async for frame in websocket:
             await websocket.send(json.dumps({"type": "pong", "id": json.loads(frame)["id"]}))

@@ -23,6 +23,7 @@ async def test_welcome(start_server: ServerFactory) -> None:
             "protocol": "faqwire.v1",
             "faq": "Tidewater Goods",
             "language": "en",
+            "greeting": "Hello! Ask me about orders, delivery, returns and payment at Tidewater Goods.",
             "index": server._engine.index.manifest.version,
             "limits": {
                 "max_text": 77,
@@ -118,7 +119,7 @@ async def test_replies_come_in_any_order(start_held: ServerFactory, device: Devi
 async def test_unknown_type_is_answered(server: Server) -> None:
     """A message of a later version is refused by its id, and the connection goes on."""
     async with dial(server) as client:
-        await client.send(type="suggest", id="s", prefix="whe")
+        await client.send(type="whisper", id="s", text="whe")
         error = await client.receive()
         assert {**error, "message": ""} == {**REFUSED, "id": "s", "code": "unknown_type", "message": ""}
         await client.flush()

@@ -88,6 +88,7 @@ async def test_each_refusal_has_its_reason(start_held: ServerFactory, device: De
         error = await client.receive()
         assert (error["id"], error["code"]) == ("too many", "too_many_in_flight")
         stopping = asyncio.create_task(server.stop())
+        assert (await client.receive())["type"] == "going_away"
         await client.ask("too late", UNSEEN)
         assert (await client.receive())["code"] == "shutting_down"
         value = await scraped(server)

@@ -171,7 +171,7 @@ def test_a_field_left_empty_is_as_good_as_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("nmae: x\n", "faq.yaml:1: nmae: is not a known field; known are name, language, texts"),
+        ("nmae: x\n", "faq.yaml:1: nmae: is not a known field; known are name, language, greeting, texts"),
         ("name: [x]\n", "faq.yaml:1: name: expected text, got a list"),
         ("name: x\nname: y\n", "faq.yaml:2: name: stands here twice; keep one"),
         ("texts:\n  nomatch: x\n", "faq.yaml:2: texts.nomatch: is not a known field; known are no_match, clarify,"),

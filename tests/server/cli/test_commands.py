@@ -11,7 +11,7 @@ from export.bundle import open_bundle
 from intents.store import current_folder, current_manifest, list_versions
 from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
 
-COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "serve", "train"]
+COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "schema", "serve", "train"]
 
 
 def test_help(site: Site) -> None:
@@ -49,6 +49,16 @@ def test_export_that_is_up_to_date(site: Site) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert re.fullmatch(r"var/model is up to date: sentence-transformers/all-MiniLM-L6-v2, .*\n", done.stderr)
     assert site.snapshot() == before
+
+
+def test_schema(site: Site) -> None:
+    """The protocol's schemas are written where they are wanted, as the documentation has them."""
+    done = site.run("schema", "-o", "made/here")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == ["wrote made/here/asyncapi.json", "wrote made/here/schema.json"]
+    for name in ("asyncapi.json", "schema.json"):
+        kept = Path(__file__).parents[3] / "docs" / name
+        assert (site.folder / "made" / "here" / name).read_bytes() == kept.read_bytes()
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Guards `feedback` over real sockets: it is accepted once it is recorded, and not before."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from server.app import Server
+from server.errors import Overloaded
+from server.feedback import Verdict
+from server.messages import MAX_COMMENT
+from tests.server.conftest import Events, ServerFactory
+from tests.server.fakes import until
+from tests.server.raw import Raw, dial
+from tests.server.test_counting import scraped
+
+
+@dataclass
+class Book:
+    """A sink that records when the test says so.
+
+    Attributes:
+        open: lets records through.
+        problem: what recording fails with, or None.
+        begun, kept: what reached it, and what was recorded.
+    """
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    problem: Exception | None = None
+    begun: list[Verdict] = field(default_factory=list)
+    kept: list[Verdict] = field(default_factory=list)
+
+    async def record(self, verdict: Verdict) -> None:
+        """See `FeedbackSink.record`."""
+        self.begun.append(verdict)
+        await self.open.wait()
+        if self.problem is not None:
+            raise self.problem
+        self.kept.append(verdict)
+
+
+@pytest.fixture
+async def book() -> Book:
+    """A sink that holds what comes."""
+    return Book()
+
+
+async def send(client: Raw, request_id: str = "f", ref: str = "R", *, helpful: bool = True, **more: object) -> None:
+    """Send a feedback."""
+    await client.send(type="feedback", id=request_id, ref=ref, helpful=helpful, **more)
+
+
+async def test_accepted_once_recorded(start_server: ServerFactory, book: Book) -> None:
+    """`accepted` comes when the sink has recorded the verdict, with all that is known of it; it is counted then."""
+    async with start_server(feedback=book, metrics_port=0) as server, dial(server) as client:
+        await client.send(type="hello", client="widget/1.2", locale="de-CH")
+        await client.ask("1", "Where is my order?")
+        ref = (await client.receive())["ref"]
+        await send(client, ref=ref, helpful=False, comment="It is late.")
+        await until(lambda: bool(book.begun))
+        await client.flush()
+        assert (await scraped(server))("feedback_total", opinion="unhelpful") == 0
+        book.open.set()
+        assert await client.receive() == {"type": "accepted", "id": "f"}
+        assert book.kept == [Verdict(ref, False, "It is late.", "widget/1.2", "de-CH")]
+        await client.flush()
+        assert (await scraped(server))("feedback_total", opinion="unhelpful") == 1
+
+
+async def test_least_feedback(start_server: ServerFactory, book: Book) -> None:
+    """A comment, a client's name and a locale may be absent."""
+    book.open.set()
+    async with start_server(feedback=book) as server, dial(server) as client:
+        await send(client)
+        assert (await client.receive())["type"] == "accepted"
+    assert book.kept == [Verdict("R", True, None, None, None)]
+
+
+async def test_nothing_is_recorded_here(server: Server) -> None:
+    """Without a sink feedback is refused in words that say so, and never accepted."""
+    async with dial(server) as client:
+        await send(client)
+        error = await client.receive()
+        assert (error["id"], error["code"], error["retryable"]) == ("f", "not_recorded", False)
+        await client.flush()
+
+
+async def test_failed_recording(start_server: ServerFactory, book: Book, logs: Events) -> None:
+    """What cannot be recorded is not accepted; the log says why, the client only that."""
+    book.open.set()
+    book.problem = OSError("the disk is full")
+    async with start_server(feedback=book, metrics_port=0) as server, dial(server) as client:
+        await send(client)
+        error = await client.receive()
+        assert (error["id"], error["code"], error["retryable"]) == ("f", "internal", True)
+        assert "disk" not in error["message"]
+        await client.flush()
+        value = await scraped(server)
+        assert value("feedback_total", opinion="helpful") == 0
+        assert value("errors_total", code="internal") == 1
+        book.problem = None
+        await send(client)
+        assert (await client.receive())["type"] == "accepted"
+    assert [(event["event"], event["id"]) for event in logs if event["log_level"] == "error"] == [
+        ("message failed", "f")
+    ]
+
+
+async def test_a_sink_that_refuses(start_server: ServerFactory, book: Book) -> None:
+    """A sink's own refusal reaches the client with its code and time."""
+    book.open.set()
+    book.problem = Overloaded("the journal is behind", retry_after_ms=70)
+    async with start_server(feedback=book) as server, dial(server) as client:
+        await send(client)
+        error = await client.receive()
+        assert (error["id"], error["code"], error["retry_after_ms"]) == ("f", "overloaded", 70)
+
+
+async def test_ids_are_those_of_questions(start_server: ServerFactory, book: Book) -> None:
+    """Feedback in flight holds its id and a place, and cannot be cancelled; afterwards both are free."""
+    async with start_server(feedback=book, max_in_flight=1) as server, dial(server) as client:
+        await send(client, "1")
+        await client.ask("1", "Where is my order?")
+        error = await client.receive()
+        assert (error["id"], error["code"]) == (None, "duplicate_id")
+        await send(client, "2")
+        error = await client.receive()
+        assert (error["id"], error["code"]) == ("2", "too_many_in_flight")
+        await client.send(type="cancel", id="1")
+        error = await client.receive()
+        assert (error["id"], error["code"]) == (None, "not_in_flight")
+        book.open.set()
+        assert await client.receive() == {"type": "accepted", "id": "1"}
+        await send(client, "1")
+        assert (await client.receive())["type"] == "accepted"
+    assert len(book.kept) == 2
+
+
+async def test_long_comments(start_server: ServerFactory, book: Book) -> None:
+    """The longest comment is recorded whole; a longer one is refused whole."""
+    book.open.set()
+    async with start_server(feedback=book) as server, dial(server) as client:
+        await send(client, comment="é" * MAX_COMMENT)
+        assert (await client.receive())["type"] == "accepted"
+        await send(client, comment="x" * (MAX_COMMENT + 1))
+        error = await client.receive()
+        assert (error["id"], error["code"]) == ("f", "invalid_message")
+    assert [len(verdict.comment or "") for verdict in book.kept] == [MAX_COMMENT]
+
+
+async def test_a_stopping_server_records_what_it_has_taken(start_server: ServerFactory, book: Book) -> None:
+    """What came before is recorded and accepted; what comes later is refused, to be given to another server."""
+    async with start_server(feedback=book) as server, dial(server) as client:
+        await send(client, "before")
+        await until(lambda: bool(book.begun))
+        stopping = asyncio.create_task(server.stop())
+        assert (await client.receive())["type"] == "going_away"
+        await send(client, "after")
+        error = await client.receive()
+        assert (error["id"], error["code"], error["retryable"]) == ("after", "shutting_down", True)
+        book.open.set()
+        assert await client.receive() == {"type": "accepted", "id": "before"}
+        await stopping
+    assert len(book.kept) == 1
