@@ -1,0 +1,81 @@
+"""The journal's tables as they are now. `migrations` makes them; a test holds the two equal.
+
+`docs/journal.md` explains every column.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time in UTC: with its zone in Python and in PostgreSQL, without one in SQLite, which knows none."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """For the database."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """For Python."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite gives ids by itself to a column that is called INTEGER and nothing else.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+asks = Table(
+    "asks",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    Column("ref", Text, nullable=False, unique=True),
+    Column("at", UtcTime, nullable=False, index=True),
+    Column("connection", Text, nullable=False),
+    Column("visitor", Text),
+    Column("text", Text),
+    Column("decision", Text, nullable=False),
+    Column("entry", Text),
+    Column("confidence", Double, nullable=False),
+    Column("confirmation", Text, nullable=False),
+    Column("total_ms", Double, nullable=False),
+    Column("index_version", Text, nullable=False),
+    Index("ix_asks_visitor", "visitor"),
+)
+
+# No foreign key: the ask of a feedback may have been dropped, and the feedback is wanted all the same.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    Column("ref", Text, nullable=False, unique=True),
+    Column("at", UtcTime, nullable=False, index=True),
+    Column("connection", Text, nullable=False),
+    Column("visitor", Text),
+    Column("helpful", Boolean, nullable=False),
+    Column("comment", Text),
+    Index("ix_feedback_visitor", "visitor"),
+)
