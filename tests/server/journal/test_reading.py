@@ -5,8 +5,8 @@ from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import JournalError
@@ -14,7 +14,6 @@ from server.journal import erasing, reading
 from server.journal.database import place_of
 from server.journal.erasing import count_selected, erase
 from server.journal.reading import Counts, Selection, columns_of, count, read
-from server.journal.records import Asked, Feedback
 from server.journal.schema import asks, feedback
 from server.journal.store import Store
 from tests.server.journal.records import asked, rows, said
@@ -102,24 +101,26 @@ def test_erase(filled: Store, monkeypatch: pytest.MonkeyPatch, selection: Select
 SECRETS = st.lists(st.text("abcdefghij", min_size=12, max_size=3000), min_size=1, max_size=30)
 
 
-@settings(max_examples=15)
-@given(SECRETS, SECRETS, st.integers(1, 40))
+@hypothesis.settings(max_examples=15)
+@hypothesis.given(SECRETS, SECRETS, st.integers(1, 40))
 def test_nothing_is_left_in_the_files(
-    tmp_path_factory: pytest.TempPathFactory, gone: list[str], stays: list[str], group: int
+    tmp_path_factory: pytest.TempPathFactory, gone: list[str], stays: list[str], groups: int
 ) -> None:
     """Texts and comments that were erased are in none of SQLite's files, while the server has the journal open."""
     file = tmp_path_factory.mktemp("journal") / "journal.sqlite"
     server, operator = Store(place_of(str(file))), Store(place_of(str(file)))
-    records: list[Asked | Feedback] = []
-    for number, (his, hers) in enumerate(zip(gone * 30, stays * 30, strict=False)):
-        records += [
+    given = [
+        row
+        for number, (his, hers) in enumerate(zip(gone * 30, stays * 30, strict=False))
+        for row in rows(
             asked(f"hers {number}", visitor="her", text=f"stay:{hers}"),
             asked(f"his {number}", visitor="him", text=f"gone:{his}"),
             said(f"his {number}", visitor="him", comment=f"gone:{his}"),
-        ]
-    size = -(-len(records) // group)
-    for start in range(0, len(records), size):
-        server.write(rows(*records[start : start + size]))
+        )
+    ]
+    size = -(-len(given) // groups)
+    for start in range(0, len(given), size):
+        server.write(given[start : start + size])
     assert any(b"gone:" in path.read_bytes() for path in file.parent.iterdir())
     erase(operator, Selection(visitor="him"))
     server.write(rows(asked("last", visitor="her", text="stay:")))
