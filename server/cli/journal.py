@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -71,7 +71,7 @@ def count_(
         return
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table(*columns, box=None)  # it fits into 80 columns so
     for line in cells:
         table.add_row(*map(str, line))
     out.print(table)
@@ -80,7 +80,7 @@ def count_(
 @command.command("export")
 @click.argument("what", type=click.Choice(["asks", "feedback"]), default="asks")
 @click.option("--format", "style", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How.")
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=False), default="-", help="File to write.")
+@click.option("-o", "--output", default="-", help="File to write.  [default: standard output]")
 @_common
 def export(
     config: Path | None,
@@ -89,7 +89,7 @@ def export(
     last: datetime | None,
     what: str,
     style: str,
-    output: IO[str],
+    output: str,
 ) -> None:
     """Write asks with their feedback, or feedback alone, to standard output or a file, in the order they came.
 
@@ -100,14 +100,14 @@ def export(
 
     table = asks if what == "asks" else feedback
     columns = columns_of(table)
-    with _opened(config, journal) as store:
+    with _opened(config, journal) as store, click.open_file(output, "w", encoding="utf-8") as file:
         rows = ({name: _written(row[name]) for name in columns} for row in read(store, table, _selection(first, last)))
         if style == "csv":
-            lines = csv.writer(output)
+            lines = csv.writer(file)
             lines.writerow(columns)
             lines.writerows([_cell(value) for value in row.values()] for row in rows)
         else:
-            output.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
 
 
 @command.command("erase")

@@ -94,9 +94,9 @@ def place_of(journal: str) -> Place:
 def engine_of(place: Place) -> Engine:
     """What connects to a place; every connection is opened anew.
 
-    A transaction waits `LOCK_SECONDS` for locks. What it is for is the connection's execution option `transaction`:
-    "write" (the default) takes SQLite's one right to write as it begins, for two that have read could not both go on to
-    write; "read" holds nobody up; "none" is for what a transaction cannot do.
+    A transaction that writes waits `LOCK_SECONDS` for locks. What it is for is the connection's execution option
+    `transaction`: "write" (the default) takes SQLite's one right to write as it begins, for two that have read could
+    not both go on to write; "read" holds nobody up; "none" is for what a transaction cannot do.
     """
     if place.file is not None:
         engine = create_engine(
@@ -177,7 +177,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if connection.get_execution_options().get("transaction") == "none":
+    if connection.get_execution_options().get("transaction", "write") != "write":
         return
     # For this transaction: what is set for a session is lost or left behind in a pool between us and the database.
     connection.exec_driver_sql(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from server.errors import JournalError
 from server.journal.database import (
@@ -43,6 +43,8 @@ class Store:
         self._connection: Connection | None = None
         # Which file the connection is to; another may come to stand in its place.
         self._file: tuple[int, int] | None = None
+        # Whether the last failure was that of a connection which was there before.
+        self._lost = False
 
     def open(self) -> None:
         """Connect, make a SQLite file where there is none, and bring the tables up to date.
@@ -75,6 +77,16 @@ class Store:
         Raises:
             JournalError: the journal cannot be written now; some of the rows may have been, and may be given again.
         """
+        idle = self._connection is not None
+        try:
+            return self._write(rows)
+        except JournalError:
+            # A database that was restarted while nobody asked anything is met at the next write, and is there again.
+            if not (idle and self._lost):
+                raise
+            return self._write(rows)
+
+    def _write(self, rows: Rows) -> frozenset[int]:
         try:
             with self._sentences(), self._transaction() as connection:
                 for table in (asks, feedback):
@@ -84,7 +96,7 @@ class Store:
         except _RecordRefused:
             if len(rows) == 1:
                 return frozenset({0})
-            return frozenset(place for place, row in enumerate(rows) if self.write([row]))
+            return frozenset(place for place, row in enumerate(rows) if self._write([row]))
         return frozenset()
 
     def probe(self) -> None:
@@ -204,6 +216,7 @@ class Store:
         try:
             yield
         except Exception as exc:
+            self._lost = isinstance(exc, DBAPIError) and exc.connection_invalidated
             self.close()
             if isinstance(exc, JournalError):
                 raise JournalError(f"journal {self.place} {exc}", passing=exc.passing) from None

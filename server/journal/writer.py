@@ -17,11 +17,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+import msgspec
 import structlog
 from sqlalchemy import Table
 
@@ -59,15 +59,13 @@ class Storage(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(msgspec.Struct, frozen=True, gc=False):
     record: Asked | Feedback
     at: datetime
     told: Told | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
     kind: Kept
     row: Row
     told: Told | None
@@ -155,8 +153,9 @@ class Writer:
 
     def waiting(self, kind: Kept | None = None) -> int:
         """How many records wait, of a kind or in all."""
-        kinds: tuple[Kept, ...] = values_of(Kept) if kind is None else (kind,)
-        return sum(self._entered[k] - self._left[k] for k in kinds)
+        if kind is None:
+            return self.waiting("ask") + self.waiting("feedback")
+        return self._entered[kind] - self._left[kind]
 
     def stop(self) -> None:
         """Write what waits and end; what cannot be written is given up."""
@@ -250,12 +249,18 @@ class Writer:
         if problem is not None:
             return
         self._lingers_until = None
+        stored: dict[Kept, int] = {"ask": 0, "feedback": 0}
         for place, waiting in enumerate(group):
             self._backlog.popleft()
             if place in refused:
                 self._refuse(waiting, "the database does not take it")
-            else:
-                self._end(waiting, "stored")
+                continue
+            stored[waiting.kind] += 1
+            if waiting.told is not None:
+                waiting.told(None)
+        for kind, number in stored.items():  # at once: to count is to take a lock
+            self._left[kind] += number
+            self._count(kind, "stored", number)
 
     def _prune(self, keep: timedelta) -> None:
         def prune() -> None:
@@ -306,5 +311,5 @@ class Writer:
         if waiting.told is not None:
             waiting.told(reason)
 
-    def _count(self, kind: Kept, fate: Keeping) -> None:
-        self._metrics.records[kind][fate].inc()
+    def _count(self, kind: Kept, fate: Keeping, number: int = 1) -> None:
+        self._metrics.records[kind][fate].inc(number)

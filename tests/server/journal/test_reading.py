@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from server.errors import JournalError
-from server.journal import erasing, reading
+from server.journal import database, erasing, reading
 from server.journal.database import place_of
 from server.journal.erasing import count_selected, erase
 from server.journal.reading import Counts, Selection, columns_of, count, read
@@ -131,8 +131,9 @@ def test_nothing_is_left_in_the_files(
         store.close()
 
 
-def test_somebody_reads(file: Path) -> None:
+def test_somebody_reads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process reads what was there, the log keeps it: that is said, and doing it again does the rest."""
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.01)
     store = Store(place_of(str(file)))
     store.write(rows(asked("a", text="a secret")))
     with closing(sqlite3.connect(file, isolation_level=None)) as reader:

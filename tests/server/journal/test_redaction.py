@@ -115,6 +115,6 @@ def test_again(text: str) -> None:
     "unit", ["a", "1", "a.", "1 ", "a@", "@", '"', '"a', "a@b", "1-", "(", "+1", "1...", "a@b.", "@a.", "é", "1\u200b"]
 )
 def test_long_texts(unit: str) -> None:
-    """A text of a million characters is redacted before a quadratic expression would have begun."""
-    redact(unit * (1_000_000 // len(unit)))
-    redact("x" + unit * (1_000_000 // len(unit)) + "!")
+    """A text of 300,000 characters is redacted before a quadratic expression would have begun."""
+    redact(unit * (300_000 // len(unit)))
+    redact("x" + unit * (300_000 // len(unit)) + "!")

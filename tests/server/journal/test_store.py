@@ -255,6 +255,24 @@ def test_a_lock(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.close()
 
 
+def test_a_database_that_was_restarted(postgresql: str) -> None:
+    """A connection that was lost while nothing was written costs nobody anything; what is wrong otherwise is said."""
+    import psycopg
+
+    store = Store(place_of(f"postgresql://postgres@/postgres?host={postgresql}"))
+    with psycopg.connect(host=postgresql, user="postgres", dbname="postgres", autocommit=True) as admin:
+        store.write(rows(asked("a")))
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE application_name = 'faqwire'"
+        )
+        store.write(rows(asked("b")))
+        assert kept(store)[0] == ["a", "b"]
+        admin.execute("ALTER TABLE asks RENAME TO other")
+        with pytest.raises(JournalError, match='relation "asks" does not exist'):
+            store.write(rows(asked("c")))
+    store.close()
+
+
 URLS = {
     "mysql://u:secret@h/d": r"mysql:// is not supported; name a file",
     "postgresql://u:secret@h:port/d": r"the URL cannot be read",

@@ -12,7 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Make both tables."""
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    time = sa.DateTime(timezone=True)
+    time = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
     op.create_table(
         "asks",
         sa.Column("id", number, sa.Identity(), primary_key=True),
