@@ -40,8 +40,8 @@ GROUP = 1000
 LINGER_SECONDS = 0.25
 # How long the journal is left alone when it could not be written: at first, and at most. In seconds.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 5.0
-# How often old records are looked for, in seconds, and how many are deleted at a time.
-PRUNE_SECONDS, PRUNE_ROWS = 3600.0, 1000
+# How often old records are looked for, how soon again where that failed, in seconds; how many are deleted at a time.
+PRUNE_SECONDS, PRUNE_RETRY_SECONDS, PRUNE_ROWS = 3600.0, 60.0, 1000
 
 # Called in the writer's thread with why a feedback is not stored, or None where it is.
 Told = Callable[[str | None], None]
@@ -247,6 +247,7 @@ class Writer:
         with self._metrics.commit_seconds.time():
             problem = self._attempt(write)
         if problem is not None:
+            self._give_up(str(problem))
             return
         self._lingers_until = None
         stored: dict[Kept, int] = {"ask": 0, "feedback": 0}
@@ -268,10 +269,11 @@ class Writer:
                 self._prune_at = time.monotonic() + PRUNE_SECONDS
                 self._store.checkpoint()  # what has been deleted is in the log until then
 
-        self._attempt(prune)
+        if self._attempt(prune) is not None:
+            self._prune_at = time.monotonic() + PRUNE_RETRY_SECONDS
 
     def _attempt(self, what: Callable[[], object]) -> JournalError | None:
-        """Do something with the store; returns how it failed, which has been seen to, or None."""
+        """Do something with the store; returns how it failed, or None. What failed is tried again later."""
         try:
             what()
         except JournalError as exc:
@@ -282,14 +284,13 @@ class Writer:
         else:
             self._retry_seconds = self._retry_at = 0.0
             return None
-        self._fail(str(problem))
-        return problem
-
-    def _fail(self, reason: str) -> None:
-        """The journal cannot be written: feedback fails, asks wait, or are given up where there is no later."""
-        self._health.worsen(reason)
+        self._health.worsen(str(problem))
         self._retry_seconds = min(max(FIRST_RETRY_SECONDS, 2 * self._retry_seconds), LAST_RETRY_SECONDS)
         self._retry_at = time.monotonic() + self._retry_seconds
+        return problem
+
+    def _give_up(self, reason: str) -> None:
+        """Nothing can be written: feedback fails, asks wait, or are given up where there is no later."""
         self._take()  # what came meanwhile would fare no better
         kept: deque[_Waiting] = deque()
         for waiting in self._backlog:

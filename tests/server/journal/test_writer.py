@@ -304,6 +304,24 @@ def test_old_records(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.old == 95
 
 
+def test_old_records_that_cannot_be_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails to delete old records fails nobody's feedback."""
+    store = Scripted()
+    pruned = threading.Event()
+
+    def prune(*_: object) -> int:
+        pruned.set()
+        raise JournalError("scripted", passing=True)
+
+    monkeypatch.setattr(store, "prune", prune)
+    started = run(store, keep=timedelta(days=1))
+    assert pruned.wait(30)
+    assert started.say("a")
+    assert started.told.get(timeout=30) == ("a", None)
+    started.finish()
+    assert started.degraded() == (None, 0)
+
+
 def test_complaints_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trouble that lasts is logged when it begins and now and then, however many records it costs."""
     now = [0.0]
