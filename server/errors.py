@@ -4,6 +4,8 @@ FaqwireError
 +-- SettingsError           a setting is unknown or out of its range
 +-- ListenError             the port cannot be listened on
 +-- ClientError             the Python client cannot reach a server, or got an error from it
++-- JournalError            the journal cannot be opened, read or written
+|   +-- NotStored           ... and so a feedback was not accepted
 +-- RequestError            one request failed; becomes an `error` message, and its class says which:
     |                       code                    retryable
     +-- InvalidMessage      invalid_message         no
@@ -45,6 +47,23 @@ class ClientError(FaqwireError):
     def __init__(self, message: str, *, again: bool = False) -> None:
         super().__init__(message)
         self.again = again
+
+
+class JournalError(FaqwireError):
+    """The journal cannot be opened, read or written; the sentence says why, and never has a password in it.
+
+    Args:
+        message: the sentence.
+        passing: whether it may be over without anybody's doing: a lock, a full disk, a database that restarts.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+class NotStored(JournalError):
+    """A feedback is not in the journal, or nobody can tell whether it is; sending it again is safe."""
 
 
 class RequestError(FaqwireError):

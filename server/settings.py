@@ -17,6 +17,7 @@ from intents.search import SearchMode
 from server.errors import SettingsError
 
 PREFIX = "FAQWIRE_"
+TextPolicy = Literal["off", "redacted", "full"]
 DEFAULT_FILE = Path("faqwire.toml")
 
 
@@ -88,6 +89,26 @@ class Settings(BaseSettings):
     ] = 25.0
     cache_size: Annotated[
         int, Field(description="most answers that are kept for when they are asked for again; 0 is none", ge=0)
+    ] = 10_000
+    journal: Annotated[
+        str | None,
+        # It may carry a password, and settings are shown in a traceback's last line.
+        Field(
+            description='file of the journal (SQLite) or postgresql:// URL; "off" keeps none', min_length=1, repr=False
+        ),
+        BeforeValidator(_none_if_off),
+    ] = None
+    journal_text: Annotated[
+        TextPolicy,
+        Field(description="texts in the journal: none, with addresses and numbers taken out, or as they were typed"),
+    ] = "redacted"
+    journal_days: Annotated[
+        int | None,
+        Field(description='days after which records are deleted; "off" keeps them for good', ge=1, le=36_500),
+        BeforeValidator(_none_if_off),
+    ] = 90
+    journal_queue: Annotated[
+        int, Field(description="most asks that wait to be written to the journal, and as many feedbacks", ge=1)
     ] = 10_000
     drain_seconds: Annotated[
         float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0)

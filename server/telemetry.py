@@ -33,7 +33,9 @@ Stage = Literal["tokenize", "queue", "encode", "search", "confirm_queue", "confi
 Refusal = Literal["queue_full", "budget", "in_flight", "stopping", "connections"]
 Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
-Degradation = Literal["gpu_unused", "unconfirmed"]
+Degradation = Literal["gpu_unused", "unconfirmed", "journal"]
+Kept = Literal["ask", "feedback"]
+Keeping = Literal["stored", "queue_full", "failed", "refused", "closing"]
 
 # Upper bounds of the histograms' buckets. Seconds of messages are dense where budgets are; stages take microseconds on
 # a GPU, milliseconds on a CPU, and as long as the budget in a queue.
@@ -127,6 +129,23 @@ class ModelMetrics:
             self.cost_error_ratio.observe(abs(predicted - seconds) / seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class JournalMetrics:
+    """What becomes of what the journal is given.
+
+    Attributes:
+        records: records, by what they are and what became of them.
+        queue_length: records that wait to be written.
+        commit_seconds: how long a group of records took to be written, those included that were not.
+        degraded: 1 while records are lost, else 0.
+    """
+
+    records: dict[Kept, dict[Keeping, Counter]]
+    queue_length: Gauge
+    commit_seconds: Histogram
+    degraded: Gauge
+
+
 class Metrics:
     """All metrics of a server, on a registry of its own.
 
@@ -151,6 +170,7 @@ class Metrics:
         connections: open connections.
         index_in_use: (version,) of the index that answers.
         degradations: 1 where something works worse than it was asked to, else 0; by what it is.
+        journal: what becomes of records of asks and feedback.
 
     Raises:
         SettingsError: `PROMETHEUS_MULTIPROC_DIR` is set, and is not a folder that can be written.
@@ -234,6 +254,13 @@ class Metrics:
         self.index_in_use = InUse(gauge("index_in_use", "Processes that answer from this version", "version"))
         self.degradations: dict[Degradation, Gauge] = _children(
             gauge("degraded", "Processes that work worse than they were asked to", "reason"), values_of(Degradation)
+        )
+        records = counter("journal_records_total", "Records that the journal was given", "kind", "fate")
+        self.journal = JournalMetrics(
+            records={kind: _children(records, values_of(Keeping), kind) for kind in values_of(Kept)},
+            queue_length=gauge("journal_queue_length", "Records that wait to be written"),
+            commit_seconds=histogram("journal_commit_seconds", "How long a group of records took", STAGE_SECONDS),
+            degraded=self.degradations["journal"],
         )
 
     def replied(self, kind: ReplyType, seconds: float, late: float) -> None:

@@ -19,6 +19,7 @@ from intents.formats import load_faq
 from intents.index import Calibration, Confirmed, IndexManifest, SearchPlan
 from server import close_codes, errors, messages
 from server.cli import group
+from server.journal.schema import metadata
 from server.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +210,13 @@ def test_defaults_of_texts_are_documented() -> None:
     documented = table(sections(read("docs/formats.md"))["Texts"], "field")
     for name, default in msgspec.structs.asdict(Texts()).items():
         assert documented[name][1] == f"`{default}`", f"docs/formats.md: the default of texts.{name} is {default!r}"
+
+
+@pytest.mark.parametrize("name", ["asks", "feedback"])
+def test_columns_of_the_journal_are_documented(name: str) -> None:
+    """journal.md has every column of the journal's tables, and no other."""
+    documented = table(sections(read("docs/journal.md"))[name], "column")
+    assert list(documented) == [column.name for column in metadata.tables[name].c]
 
 
 def test_figures_are_documented() -> None:

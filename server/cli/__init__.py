@@ -21,6 +21,7 @@ _COMMANDS = {
     "eval": "Measure how good the answers are.",
     "export": "Make a model bundle.",
     "index": "List, choose and remove versions of an index.",
+    "journal": "Count, export and erase what was asked.",
     "schema": "Write the protocol's AsyncAPI and JSON Schema.",
     "serve": "Answer messages over websockets.",
     "train": "Train a cross-encoder on FAQs.",

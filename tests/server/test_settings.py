@@ -45,6 +45,17 @@ def test_precedence(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.max_connections == Settings.model_fields["max_connections"].default
 
 
+def test_journal(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal is named by a file or a URL, "off" is none; its password is not shown with the settings."""
+    assert read_settings().journal is None
+    monkeypatch.setenv("FAQWIRE_JOURNAL", "postgresql://u:secret@h/d")
+    monkeypatch.setenv("FAQWIRE_JOURNAL_DAYS", "off")
+    settings = read_settings()
+    assert (settings.journal, settings.journal_days) == ("postgresql://u:secret@h/d", None)
+    assert "secret" not in repr(settings)
+    assert read_settings(journal="off").journal is None
+
+
 def test_flag_that_is_not_given(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag of None was not given, and hides nothing; one of 0 was."""
     monkeypatch.setenv("FAQWIRE_PORT", "2")

@@ -156,6 +156,16 @@ RECORDED: dict[str, tuple[Callable[[Metrics], None], dict[Series, float]]] = {
     "cache": (lambda m: m.cache_entries.set(9), {series("cache_entries"): 9}),
     "connection": (lambda m: m.connections.inc(), {series("connections"): 1}),
     "degraded": (lambda m: m.degradations["gpu_unused"].set(1), {series("degraded", reason="gpu_unused"): 1}),
+    "journal": (
+        lambda m: m.journal.records["feedback"]["stored"].inc(2),
+        {series("journal_records_total", kind="feedback", fate="stored"): 2},
+    ),
+    "journal's queue": (lambda m: m.journal.queue_length.set(3), {series("journal_queue_length"): 3}),
+    "journal's commit": (
+        lambda m: m.journal.commit_seconds.observe(0.25),
+        {series("journal_commit_seconds_sum"): 0.25},
+    ),
+    "journal that fails": (lambda m: m.journal.degraded.set(1), {series("degraded", reason="journal"): 1}),
     "model": (
         lambda m: m.models["bi-encoder"].in_use.switch("CPUExecutionProvider", "int8"),
         {series("model_in_use", model="bi-encoder", provider="CPUExecutionProvider", variant="int8"): 1},

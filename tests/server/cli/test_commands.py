@@ -11,7 +11,7 @@ from export.bundle import open_bundle
 from intents.store import current_folder, current_manifest, list_versions
 from tests.server.cli.site import FAQ, Site, add_version, holding, truncated
 
-COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "schema", "serve", "train"]
+COMMANDS = ["ask", "build", "doctor", "eval", "export", "index", "journal", "schema", "serve", "train"]
 
 
 def test_help(site: Site) -> None:
