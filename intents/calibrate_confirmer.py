@@ -48,6 +48,9 @@ KNOWN = (
     "the cross-encoder was trained on all but {few} of the phrasings that it is judged by: what confirmation is worth, "
     "and confidence after it, are too high; train it on fewer, or build without it"
 )
+# How much of a logit's weight counts where candidates are ranked: of 0, 0.2, 0.33, 0.5 and 1 the share with the most
+# right first candidates on the FAQs that the shipped cross-encoder was chosen by.
+ORDER = 0.2
 NEVER = 1.01  # no confidence is so high
 
 
@@ -229,7 +232,13 @@ def _fit_joint(read: Read, weight: Doubles) -> Joint:
     _, weights = fit_monotone({"score": score, "logit": logit / spread}, right, mass)
     if not any(weights.values()):
         weights["score"] = 1.0
-    return Joint(score=weights["score"], logit=weights["logit"] / spread, imputed=at_zero, imputed_by_score=by_score)
+    return Joint(
+        score=weights["score"],
+        logit=weights["logit"] / spread,
+        imputed=at_zero,
+        imputed_by_score=by_score,
+        order=ORDER,
+    )
 
 
 def _line(x: Doubles, y: Doubles, weight: Doubles) -> tuple[float, float]:

@@ -2,12 +2,17 @@
 
 A candidate gets a *joint score*, a weighted sum of the bi-encoder's score and the cross-encoder's logit. A candidate
 that was not read counts with the logit that its score lets expect, so that any number of logits will do, and one is
-enough. The candidates are ranked again by it, and `decide` follows a policy of its own for joint scores.
+enough. `decide` follows a policy of its own for joint scores.
+
+The candidates are ranked again too, and there a logit counts for less: a cross-encoder knows better whether an entry
+answers a message than which of two does, and the bi-encoder's heads know the FAQ. A candidate's joint score is at most
+that of those ranked before it.
 
 All numbers are fitted by the build (`intents.calibrate_confirmer`).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import msgspec
 from msgspec import structs
@@ -29,12 +34,14 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         score, logit: their weights.
         imputed, imputed_by_score: the logit to expect of a candidate is `imputed + imputed_by_score * score`.
+        order: which share of the logit's weight counts where candidates are ranked, 0 to 1.
     """
 
     score: float
     logit: float
     imputed: float
     imputed_by_score: float
+    order: float = 1.0
 
     def of(self, score: float, logit: float | None) -> float:
         """A candidate's joint score; 0 is that of a candidate with score 0 that was not read.
@@ -43,8 +50,13 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
             score: the bi-encoder's.
             logit: the cross-encoder's, or None for a candidate that it did not read.
         """
-        above = self.imputed_by_score * score if logit is None else logit - self.imputed
-        return self.score * score + self.logit * above
+        return self.score * score + self.logit * self._above(score, logit)
+
+    def _above(self, score: float, logit: float | None) -> float:
+        return self.imputed_by_score * score if logit is None else logit - self.imputed
+
+    def _rank(self, score: float, logit: float | None) -> float:
+        return self.score * score + self.order * self.logit * self._above(score, logit)
 
     def rank(self, candidates: Sequence[Candidate], logits: Sequence[float]) -> list[Candidate]:
         """The same candidates with joint scores and their margins, best first; equal ones keep their order.
@@ -54,13 +66,16 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
             logits: of the first of them, finite.
         """
         read = [*logits, *[None] * (len(candidates) - len(logits))]
-        joint = [structs.replace(c, score=self.of(c.score, logit)) for c, logit in zip(candidates, read, strict=True)]
-        joint.sort(key=lambda c: -c.score)
-        top = joint[0].score
+        ranked = sorted(zip(candidates, read, strict=True), key=lambda pair: -self._rank(pair[0].score, pair[1]))
+        scores = list(accumulate((self.of(candidate.score, logit) for candidate, logit in ranked), min))
+        top = scores[0]
         # The best entry that was not retrieved is at most as near as a lone candidate's margin says.
         lone = candidates[0].score - candidates[0].margin
-        second = joint[1].score if len(joint) > 1 else min(self.of(lone, None), top)
-        return [structs.replace(c, margin=c.score - (top if place else second)) for place, c in enumerate(joint)]
+        second = scores[1] if len(scores) > 1 else min(self.of(lone, None), top)
+        return [
+            structs.replace(candidate, score=score, margin=score - (top if place else second))
+            for place, ((candidate, _), score) in enumerate(zip(ranked, scores, strict=True))
+        ]
 
 
 class Confirmer(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,5 +111,5 @@ class Confirmer(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_monotone(self) -> bool:
         """Whether a higher score or logit can only strengthen a decision."""
-        weights = (self.joint.score, self.joint.logit, self.joint.imputed_by_score)
+        weights = (self.joint.score, self.joint.logit, self.joint.imputed_by_score, self.joint.order)
         return min(weights) >= 0 and self.policy.is_monotone() and self.candidates >= 1

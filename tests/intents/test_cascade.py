@@ -280,9 +280,11 @@ def test_a_weaker_decision_on_the_same_entry_was_rejected(small_index: FaqIndex,
     """An answer that becomes one of several options was rejected; one that another entry replaces was overruled."""
     policy = msgspec.structs.replace(small_index.policy, answer_at=0.0, clarify_at=0.0)
     index = replace(small_index, manifest=msgspec.structs.replace(small_index.manifest, policy=policy))
-    same = confirm(index, unsure, logits(-2.0, -9.0, -9.0, -9.0))
+    # Joint scores of 7: more likely right than not, and too little to answer.
+    first, second = (5.0 - 10.0 * candidate.score for candidate in small_index.scorer.candidates(unsure)[:2])
+    same = confirm(index, unsure, logits(first, -9.0, -9.0, -9.0))
     assert (same.decision.kind, same.confirmation) == ("clarify", "rejected")
-    other = confirm(index, unsure, logits(-9.0, -1.0, -9.0, -9.0))
+    other = confirm(index, unsure, logits(-9.0, second, -9.0, -9.0))
     assert (other.decision.kind, other.confirmation) == ("clarify", "overruled")
 
 

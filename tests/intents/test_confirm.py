@@ -17,7 +17,9 @@ STRENGTH = {"no_match": 0, "clarify": 1, "answer": 2, "handoff": 2}
 
 weights = st.floats(min_value=0, max_value=100)
 numbers = st.floats(min_value=-50, max_value=50)
-joints = st.builds(Joint, score=weights, logit=weights, imputed=numbers, imputed_by_score=weights)
+joints = st.builds(
+    Joint, score=weights, logit=weights, imputed=numbers, imputed_by_score=weights, order=st.floats(0, 1)
+)
 
 
 @st.composite
@@ -58,6 +60,15 @@ def test_a_ranking_by_hand() -> None:
     assert [(c.entry, c.item) for c in after] == [(7, 70), (4, 40), (2, 20)]
     assert [c.score for c in after] == pytest.approx([0.6 + 1.0, 0.8 - 0.5, 0.1 + 0.1])
     assert [c.margin for c in after] == pytest.approx([1.3, -1.3, -1.4])
+
+
+def test_a_logit_may_count_for_less_in_the_order_than_in_the_score() -> None:
+    """What is doubted stays first with a lower score, and none behind it has a higher one."""
+    before = ranking([(4, 0.8), (7, 0.6), (2, 0.1)])
+    after = msgspec.structs.replace(PLAIN, order=0.1).rank(before, [-2.0, 1.0])
+    assert [c.entry for c in after] == [4, 7, 2]
+    assert [c.score for c in after] == pytest.approx([0.8 - 0.5, 0.8 - 0.5, 0.1 + 0.1])
+    assert [c.margin for c in after] == pytest.approx([0.0, 0.0, -0.1])
 
 
 def test_equal_joint_scores_keep_their_order() -> None:
@@ -138,6 +149,7 @@ def test_a_higher_score_never_harms_its_entry(
     [
         ({}, True),
         ({"joint": msgspec.structs.replace(PLAIN, score=-0.1)}, False),
+        ({"joint": msgspec.structs.replace(PLAIN, order=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, logit=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, imputed_by_score=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, imputed=-9.0)}, True),
