@@ -103,6 +103,7 @@ class Websocket(ServerConnection):
         if self._too_slow:
             return
         self._too_slow = True
+        self.transport.resume_reading()  # what comes is dropped, but that the client has left has to be noticed
         if self.protocol.state is State.OPEN:
             self._on_too_slow()
             self.dismiss(TOO_SLOW, "what is sent to you is not read fast enough")
