@@ -29,12 +29,12 @@ def test_a_burst_and_then_the_rate() -> None:
 
 def test_a_flood_is_what_heeds_no_refusal() -> None:
     """So many times the burst may be refused at once, and not one more; so many times the rate is for ever."""
-    pace = Pace(2.0, 5, 0.0)
-    for _ in range(5 + FLOOD * 5):
-        pace.check(0.0)
-    assert not pace.flooding
-    pace.check(0.0)
-    assert pace.flooding
+    at_once = Pace(2.0, 5, 0.0)
+    flooding = []
+    for _ in range(5 + FLOOD * 5 + 1):
+        at_once.check(0.0)
+        flooding.append(at_once.flooding)
+    assert flooding == [False] * (5 + FLOOD * 5) + [True]
     steady = Pace(2.0, 5, 0.0)
     for number in range(1000):
         steady.check(number / (FLOOD * 2.0))
