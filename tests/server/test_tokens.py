@@ -239,6 +239,35 @@ async def test_bad_handshakes(start_server: ServerFactory, locked: dict[str, Any
         assert (await scraped(server))("refusals_total", reason="token") == 1
 
 
+async def test_a_key_pair(start_server: ServerFactory, tmp_path: Path) -> None:
+    """A server with a public key and an audience takes what the private half signed for it, and nothing else.
+
+    It matters neither what a token says of its own algorithm, nor where it is shown.
+    """
+    file = tmp_path / "public.pem"
+    file.write_bytes(PUBLIC)
+    meant = json.dumps({"exp": time.time() + 3600, "aud": "chat"}).encode()
+    bad = [
+        forged({"alg": "HS256"}, meant, PUBLIC),
+        forged({"alg": "RS256"}, meant, PUBLIC),
+        forged({"alg": "none"}, meant, None),
+        signed(PRIVATE, "RS256", aud="shop"),
+        signed(PRIVATE, "RS256"),
+        signed(PRIVATE, "RS256", seconds=-100, aud="chat"),
+        signed(PRIVATE, "PS256", aud="chat"),
+    ]
+    async with start_server(token_key=file, token_algorithm="RS256", token_audience="chat") as server:
+        for token in bad:
+            assert (await get(server, "/", *UPGRADE, f"Authorization: Bearer {token}")).status == 401
+            async with dial(server) as client:
+                await client.send(type="hello", token=token)
+                assert (await closed(client))[0] == UNAUTHENTICATED
+        good = signed(PRIVATE, "RS256", aud="chat")
+        async with dial(server, additional_headers={"Authorization": f"Bearer {good}"}) as client:
+            await client.ask("1", "Where is my order?")
+            assert (await client.receive())["type"] == "answer"
+
+
 async def test_what_is_no_token(start_server: ServerFactory, locked: dict[str, Any]) -> None:
     """Credentials of another scheme are a proxy's, and no token; the client still has to show one."""
     async with (
