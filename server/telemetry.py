@@ -257,7 +257,7 @@ class Metrics:
             self._lateness.observe(late)
 
     def refused(self, error: RequestError) -> None:
-        """Record that a message was turned away, where that was for lack of room or time."""
+        """Record that a message was turned away, where that was for lack of room or time, or for coming too fast."""
         match error:
             case Overloaded(queue_full=True):
                 self.refusals["queue_full"].inc()

@@ -37,6 +37,18 @@ class Websocket(ServerConnection):
         authenticated: whether the handshake had a valid token; likewise.
     """
 
+    # Beyond 30 attributes every connection has a dict of its own to keep them in, a kilobyte larger.
+    __slots__ = (
+        "_leaving",
+        "_max_outgoing",
+        "_on_too_slow",
+        "_send_seconds",
+        "_timer",
+        "_too_slow",
+        "authenticated",
+        "client",
+    )
+
     def __init__(
         self,
         *args: Any,
