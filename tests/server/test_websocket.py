@@ -37,12 +37,17 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return largest
 
 
-@asynccontextmanager
-async def deaf(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A client that has shaken hands, and reads nothing from then on."""
+def shrink(server: Server) -> None:
+    """Give the server's connections small buffers of the system's, so that its own are soon needed."""
     assert server._listener is not None
     for listening in server._listener.sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEM_BUFFER)
+
+
+@asynccontextmanager
+async def deaf(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that has shaken hands, and reads nothing from then on."""
+    shrink(server)
     address = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
