@@ -30,6 +30,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from bench.load import UNLIMITED
 from bench.machine import heading
 from export.bundle import open_bundle
 from export.runtime.bi_encoder import BiEncoder
@@ -200,6 +201,8 @@ def main() -> None:
             metrics_port=0,
             cache_size=0,
             max_in_flight=10_000,
+            messages_per_second=UNLIMITED,
+            message_burst=UNLIMITED,
             budget_ms=BUDGET,
         )
         building = BiEncoder(open_bundle(options.model, kind="bi-encoder"), "fp32", Device(CPU), threads=usable_cores())

@@ -30,6 +30,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from rich.progress import track
 
+from bench.load import UNLIMITED
 from bench.machine import heading
 from export.bundle import open_bundle
 from export.runtime.bi_encoder import BiEncoder
@@ -185,7 +186,14 @@ def main() -> None:
         building = BiEncoder(bundle, "fp32", Device(CPU), threads=usable_cores())
         build_index(faq, building, index, Options(), now=datetime.now(UTC), reporter=Reporter())
         settings = read_settings(
-            model=options.model, index=index, port=0, metrics_port="off", cache_size=0, max_in_flight=options.in_flight
+            model=options.model,
+            index=index,
+            port=0,
+            metrics_port="off",
+            cache_size=0,
+            max_in_flight=options.in_flight,
+            messages_per_second=UNLIMITED,
+            message_burst=UNLIMITED,
         )
         engine = load_engine(settings)
         settle()  # as `faqwire serve` does

@@ -7,6 +7,10 @@ At a rate the loop is open: messages are sent when they are due, whatever the se
 intended send, so that a server that stalls is charged for those it kept from being sent (Gil Tene's "coordinated
 omission"). Intervals are exponential, seeded. With a number in flight the loop is closed: each reply sends the next.
 
+The server takes only so many messages a second of one connection, and connections of one address: for a load, serve
+with FAQWIRE_MESSAGES_PER_SECOND and FAQWIRE_MESSAGE_BURST at 1000000, and FAQWIRE_MAX_CONNECTIONS_PER_ADDRESS and
+FAQWIRE_CONNECTION_BURST above `--connections`. What is refused otherwise shows as `rate_limited` in `errors`.
+
 Prints one JSON object. `lost` is what had no end within the budget and `--patience`.
 """
 
@@ -27,6 +31,9 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.messages import SUBPROTOCOL
+
+# Messages of one connection a second, and at once, for a server that is measured.
+UNLIMITED = 1_000_000
 
 
 class Reply(msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from server.bucket import TokenBuckets
 
-RefusalCause = Literal["connections", "connections_per_address", "connection_rate"]
+RefusalCause = Literal["stopping", "connections", "connections_per_address", "connection_rate"]
 
 # How many clients' rates are remembered: a few tens of megabytes.
 REMEMBERED = 100_000

@@ -3,31 +3,38 @@
 import asyncio
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry
-from websockets.asyncio.server import Server as WebsocketServer
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import NegotiationError
-from websockets.typing import Subprotocol
 
+from server.address import Proxies, parse_networks
+from server.admission import RETRY_SECONDS, Admission, Refusal
 from server.authentication import Authenticate
-from server.close_codes import GOING_AWAY, INTERNAL
+from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
 from server.engine import Engine
 from server.errors import ListenError
 from server.feedback import FeedbackSink
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
-from server.listening import listen_error
-from server.messages import SUBPROTOCOL, GoingAway, Limits
+from server.idling import dismiss_idle
+from server.listening import listen
+from server.messages import GoingAway, Limits
 from server.metrics_page import MetricsPage
+from server.pace import Pace
 from server.serving import Serving, local_date
 from server.settings import Settings
 from server.telemetry import Metrics
+from server.tls import Certificate, keep_renewed
+from server.tokens import read_tokens
+from server.websocket import Websocket
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import Server as WebsocketServer
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +55,7 @@ class Server:
         settings: how to serve.
         today: the day, for entries that are valid only at times.
         feedback: records feedback; None where it is not recorded.
-        authenticate: checks clients' tokens; None where none is needed.
+        authenticate: checks clients' tokens; None leaves that to the settings, by which none may be needed.
     """
 
     def __init__(
@@ -77,9 +84,10 @@ class Server:
             budget_ms=settings.budget_ms,
         )
         self._connections: set[Connection] = set()
+        self._admission: Admission | None = None
+        self._chores: set[asyncio.Task[None]] = set()
         self._draining = False
         self._next_complaint = 0.0
-        self._max_connections = settings.max_connections
         self._listener: WebsocketServer | None = None
 
     @property
@@ -92,7 +100,8 @@ class Server:
         if self._listener is None or not self._listener.sockets:
             raise RuntimeError("the server is not listening")
         host, port, *_ = next(iter(self._listener.sockets)).getsockname()
-        return url_of(host, port)
+        url = url_of(host, port)
+        return url if self._settings.tls_certificate is None else url.replace("ws:", "wss:", 1)
 
     @property
     def metrics_url(self) -> str | None:
@@ -105,48 +114,67 @@ class Server:
             raise RuntimeError("the server has not been started")
         return self._serving
 
+    @property
+    def _door(self) -> Admission:
+        if self._admission is None:
+            raise RuntimeError("the server has not been started")
+        return self._admission
+
     async def start(self) -> None:
         """Begin to listen.
 
         Raises:
             ListenError: the address cannot be had.
+            SettingsError: the certificate or the key of tokens cannot be used.
         """
         settings = self._settings
+        if self._authenticate is None:
+            self._authenticate = await asyncio.to_thread(read_tokens, settings)
+        certificate = await asyncio.to_thread(_certificate_of, settings)
         room = allow_open_files(settings.max_connections)
         if room < 1:
             raise ListenError("the system allows too few open files to take any connection; raise `ulimit -n`")
         if room < settings.max_connections:
             _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
-            self._max_connections = room
         asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
             self._page = MetricsPage(self._metrics, settings.metrics_host, settings.metrics_port)
             await self._page.start()
         self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
-        gate = Gate(
+        self._admission = Admission(
+            most=room,
+            most_per_client=settings.max_connections_per_address,
+            rate=settings.connections_per_second,
+            burst=settings.connection_burst,
+            clock=asyncio.get_running_loop().time,
+        )
+        try:
+            self._listener = await listen(
+                self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
+            )
+        except ListenError:
+            await self._stop_serving()
+            raise
+        self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))
+        if certificate is not None:
+            self._chores.add(asyncio.create_task(keep_renewed(certificate)))
+        self._tell_what_runs()
+
+    def _gate(self) -> Gate:
+        settings = self._settings
+        return Gate(
             allowed_origins=settings.allowed_origins,
+            require_origin=settings.require_origin,
             loopback=is_loopback(settings.host),
-            full=self._full,
+            proxies=Proxies(parse_networks(settings.trusted_proxies)),
+            admit=self._admit,
+            authenticate=self._authenticate,
+            metrics=self._metrics,
             healthy=self._health,
             ready=self._readiness,
         )
-        try:
-            self._listener = await serve(
-                self._serve_connection,
-                settings.host,
-                settings.port,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                select_subprotocol=_select_subprotocol,
-                process_request=gate,
-                compression=None,  # costs 50 KiB a connection, and replies are small
-                max_size=settings.max_frame,
-                server_header=None,
-            )
-        except (OSError, UnicodeError) as exc:
-            await self._stop_serving()
-            raise listen_error(
-                exc, "host", settings.host, settings.port, "another --port (0 picks a free one)"
-            ) from exc
+
+    def _tell_what_runs(self) -> None:
         encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
         _log.info(
             "listening",
@@ -207,6 +235,9 @@ class Server:
         return GoingAway(round(1000 * delay))
 
     async def _stop_serving(self) -> bool:
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
         ended = True if self._serving is None else await self._serving.close()
         await asyncio.gather(*pages)
@@ -253,24 +284,27 @@ class Server:
             return "the index was built with a cross-encoder, and none is set"
         return None
 
-    def _full(self) -> str | None:
+    def _admit(self, client: str) -> Refusal | None:
         if self._draining:
-            self._metrics.refusals["stopping"].inc()
-            return "The server is about to stop."
-        if len(self._connections) >= self._max_connections:
-            self._metrics.refusals["connections"].inc()
-            return "The server has as many connections as it takes."
-        return None
+            return Refusal("stopping", HTTPStatus.SERVICE_UNAVAILABLE, "The server is about to stop.", RETRY_SECONDS)
+        return self._door.refuse(client)
 
-    async def _serve_connection(self, websocket: ServerConnection) -> None:
+    async def _serve_connection(self, websocket: Websocket) -> None:
+        client = websocket.client
+        if (refusal := self._door.enter(client)) is not None:  # others came in since its handshake was admitted
+            self._metrics.refusals[refusal.cause].inc()
+            websocket.dismiss(TRY_AGAIN_LATER, refusal.reason)
+            return
         connection = Connection(
             websocket,
             self._running.pipeline,
             self._limits,
+            Pace(self._settings.messages_per_second, self._settings.message_burst, asyncio.get_running_loop().time()),
             self._farewell,
             self._metrics,
+            hello_seconds=self._settings.hello_seconds,
             feedback=self._feedback,
-            authenticate=self._authenticate,
+            authenticate=None if websocket.authenticated else self._authenticate,
         )
         self._connections.add(connection)
         self._metrics.connections.inc()
@@ -281,6 +315,7 @@ class Server:
             await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)
+            self._door.leave(client)
             self._metrics.connections.dec()
 
     def _health(self) -> dict[str, object]:
@@ -301,11 +336,7 @@ class Server:
         }
 
 
-def _select_subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Ours if it is offered; a client that offers none is taken at its word, one that offers others is refused."""
-    del connection
-    if not offered:
+def _certificate_of(settings: Settings) -> Certificate | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    if SUBPROTOCOL in offered:
-        return Subprotocol(SUBPROTOCOL)
-    raise NegotiationError(f"unsupported subprotocol; this server speaks {SUBPROTOCOL}")
+    return Certificate(settings.tls_certificate, settings.tls_key)

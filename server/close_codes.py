@@ -6,6 +6,10 @@ that it would not, unless the client changes something first.
 
 GOING_AWAY = 1001
 INTERNAL = 1011
+TRY_AGAIN_LATER = 1013
+IDLE = 4400
+TOO_FAST = 4401
+TOO_SLOW = 4402
 UNAUTHENTICATED = 4450
 
 # Of the registry's codes: 1001 going away, 1005 no code given, 1006 cut off, 1011 internal error, 1012 service restart,

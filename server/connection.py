@@ -6,11 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from server.authentication import Authenticate
-from server.close_codes import UNAUTHENTICATED
+from server.close_codes import IDLE, TOO_FAST, UNAUTHENTICATED
 from server.errors import (
     DuplicateId,
     Internal,
@@ -18,6 +17,7 @@ from server.errors import (
     NotInFlight,
     NotRecorded,
     OutOfOrder,
+    RateLimited,
     RequestError,
     ShuttingDown,
     TooManyInFlight,
@@ -49,9 +49,11 @@ from server.messages import (
     encode,
     error_message,
 )
+from server.pace import Pace
 from server.pipeline import Pipeline, Resolved, Running
 from server.replies import reply
-from server.telemetry import Metrics, ReplyType
+from server.telemetry import Closing, Metrics, ReplyType
+from server.websocket import Websocket
 
 _log = structlog.get_logger(__name__)
 
@@ -80,31 +82,38 @@ class Connection:
         websocket: the open connection.
         pipeline: answers messages.
         limits: what the client may do.
+        pace: how fast.
         farewell: what to tell the client when the server is about to stop; None while it is not.
         metrics: told how requests ended.
+        hello_seconds: how long the client has for its token, where one is needed.
         feedback: records feedback; None where it is not recorded.
         authenticate: checks the client's token; None where none is needed.
     """
 
     def __init__(
         self,
-        websocket: ServerConnection,
+        websocket: Websocket,
         pipeline: Pipeline,
         limits: Limits,
+        pace: Pace,
         farewell: Callable[[], GoingAway | None],
         metrics: Metrics,
         *,
+        hello_seconds: float,
         feedback: FeedbackSink | None = None,
         authenticate: Authenticate | None = None,
     ) -> None:
         self._websocket = websocket
         self._pipeline = pipeline
         self._limits = limits
+        self._pace = pace
         self._farewell = farewell
         self._metrics = metrics
+        self._hello_seconds = hello_seconds
         self._sink = feedback
         self._authenticate = authenticate
         self._hello = Hello()
+        self._heard = asyncio.get_running_loop().time()  # when the last message came
         self._greeted = False
         self._told = False
         self._active: dict[str, Asked | None] = {}  # by id; None is a request that cannot be cancelled
@@ -118,6 +127,11 @@ class Connection:
     def abort(self) -> None:
         """Cut the connection off, without a goodbye."""
         self._websocket.transport.abort()
+
+    def dismiss_if_idle(self, since: float) -> None:
+        """Begin to close it if no message came since then, and none is being answered."""
+        if self._heard < since and not self._tasks:
+            self._dismiss("idle", IDLE, "no message came for long; connect again to ask")
 
     async def go_away(self) -> None:
         """Tell the client that the server is about to stop, once, and not before it is greeted; cancelling is safe."""
@@ -134,11 +148,15 @@ class Connection:
             self._greeted = True
             await self.go_away()  # who is greeted while the server begins to stop has not been told
             if self._authenticate is not None and not await self._is_authentic(self._authenticate):
-                await self._websocket.close(UNAUTHENTICATED, "begin with a hello that has a valid token")
+                self._dismiss("unauthenticated", UNAUTHENTICATED, "begin with a hello that has a valid token")
                 return
             handled = 0
             async for frame in self._websocket:
-                await self._handle(frame, clock(), first=handled == 0 and self._authenticate is None)
+                self._heard = clock()
+                await self._handle(frame, self._heard, first=handled == 0 and self._authenticate is None)
+                if self._pace.flooding:
+                    self._dismiss("too_fast", TOO_FAST, "messages come too fast, and refusals are not heeded")
+                    return
                 handled += 1
                 if handled % FRAMES_AT_A_TIME == 0:
                     await asyncio.sleep(0)  # one client's flood must not hold up timers, and the others
@@ -155,10 +173,11 @@ class Connection:
         return Welcome(SUBPROTOCOL, header.name, header.language, header.greeting, index.manifest.version, self._limits)
 
     async def _is_authentic(self, authenticate: Authenticate) -> bool:
-        """Whether the first message is a `hello` with a token that is valid."""
+        """Whether the first message comes in time, and is a `hello` with a token that is valid."""
         try:
-            message = decode(await self._websocket.recv())
-        except Undecodable:
+            async with asyncio.timeout(self._hello_seconds):
+                message = decode(await self._websocket.recv())
+        except (TimeoutError, Undecodable):
             return False
         if not isinstance(message, Hello) or message.token is None or not await authenticate(message.token):
             return False
@@ -169,17 +188,38 @@ class Connection:
         self._hello = Hello(hello.client, hello.locale)  # the token is a secret, and has done its work
         _log.debug("hello", client=hello.client, locale=hello.locale)
 
+    def _dismiss(self, why: Closing, code: int, reason: str) -> None:
+        if self._websocket.dismiss(code, reason):
+            self._metrics.closings[why].inc()
+
     async def _handle(self, frame: str | bytes, arrived: float, *, first: bool) -> None:
+        refusal = self._pace.check(arrived)
+        if refusal is not None:
+            self._metrics.refused(refusal)
         try:
             message = decode(frame)
         except Undecodable as exc:
             # An id that is being answered would make this look like that request's end.
-            await self._refuse(None if exc.request_id in self._active else exc.request_id, exc.error)
+            await self._refuse(None if exc.request_id in self._active else exc.request_id, refusal or exc.error)
+            return
+        if refusal is not None:
+            await self._turn_away(message, refusal, arrived)
             return
         try:
             await self._take(message, arrived, first=first)
         except (DuplicateId, NotInFlight, OutOfOrder) as exc:  # with an id it would look like another request's end
             await self._refuse(None, exc)
+
+    async def _turn_away(self, message: ClientMessage, refusal: RateLimited, arrived: float) -> None:
+        """Refuse a message that came too fast, under its id unless that is another request's."""
+        match message:
+            case Ask() if message.id not in self._active:
+                deadline = arrived + seconds_for(message, self._limits)
+                await self._reply(error_message(message.id, refusal), arrived, deadline)
+            case Suggest() | Feedback() | Ping() if message.id not in self._active:
+                await self._refuse(message.id, refusal)
+            case _:
+                await self._refuse(None, refusal)
 
     async def _take(self, message: ClientMessage, arrived: float, *, first: bool) -> None:
         """Do what a message says.

@@ -9,6 +9,7 @@ from websockets.typing import Subprotocol
 
 from server.close_codes import may_reconnect
 from server.errors import ClientError
+from server.logs import SILENT
 from server.messages import SUBPROTOCOL, Hello, Welcome, decode_server, encode
 
 
@@ -28,7 +29,12 @@ async def dial(url: str, hello: Hello | None, patience: float) -> tuple[ClientCo
     try:
         async with asyncio.timeout(patience):
             websocket = await connect(
-                url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, open_timeout=None, proxy=None
+                url,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                open_timeout=None,
+                proxy=None,
+                logger=SILENT,
             )
             welcome = decode_server(await websocket.recv())
             if not isinstance(welcome, Welcome):

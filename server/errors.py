@@ -17,6 +17,7 @@ FaqwireError
     +-- OutOfOrder          out_of_order            no
     +-- NotRecorded         not_recorded            no
     +-- TooManyInFlight     too_many_in_flight      yes
+    +-- RateLimited         rate_limited            yes
     +-- Overloaded          overloaded              yes
     +-- DeadlineExceeded    deadline_exceeded       yes
     +-- ShuttingDown        shutting_down           yes
@@ -134,6 +135,13 @@ class TooManyInFlight(RequestError):
     """The connection has too many unanswered requests."""
 
     code = "too_many_in_flight"
+    retryable = True
+
+
+class RateLimited(RequestError):
+    """The connection sends messages too fast."""
+
+    code = "rate_limited"
     retryable = True
 
 

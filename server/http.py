@@ -1,12 +1,25 @@
-"""What the port serves besides websockets, and who may open one: health, and the origin check."""
+"""What the port serves besides websockets, and who may open one: health, origins, addresses, and tokens."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
+from typing import cast
 
+import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from server.address import Proxies, group_of
+from server.admission import RETRY_SECONDS, Refusal
+from server.authentication import Authenticate, tokens_of
+from server.messages import SUBPROTOCOL
+from server.telemetry import Metrics
+from server.websocket import Websocket
+
+_log = structlog.get_logger(__name__)
 
 # A batch that runs for longer than this means that a session hangs.
 STALLED_SECONDS = 10.0
@@ -32,8 +45,12 @@ class Gate:
 
     Args:
         allowed_origins: origins of pages that may connect beside the server's own; "*" is all.
+        require_origin: whether clients without an origin, which are no browsers, are refused.
         loopback: whether the server listens for this machine alone.
-        full: why no further connection is taken now, or None.
+        proxies: those whose word on a client's address is taken.
+        admit: why a client gets no connection now, or None.
+        authenticate: checks the tokens that handshakes show; None where none is needed.
+        metrics: told what is refused.
         healthy: facts for /healthz; its "problem" is None while the process works.
         ready: facts for /readyz; its "problem" is None while messages are answered.
     """
@@ -42,17 +59,26 @@ class Gate:
         self,
         *,
         allowed_origins: Collection[str],
+        require_origin: bool,
         loopback: bool,
-        full: Callable[[], str | None],
+        proxies: Proxies,
+        admit: Callable[[str], Refusal | None],
+        authenticate: Authenticate | None,
+        metrics: Metrics,
         healthy: Health,
         ready: Health,
     ) -> None:
         self._allowed_origins = {origin.rstrip("/").lower() for origin in allowed_origins}
-        self._full = full
+        self._require_origin = require_origin
         self._loopback = loopback
+        self._proxies = proxies
+        self._admit = admit
+        self._authenticate = authenticate
+        self._metrics = metrics
         self._probes = {"/healthz": healthy, "/readyz": ready}
+        self._warned = False
 
-    def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """For `websockets`: a response ends the request, None goes on with the handshake."""
         path = request.path.partition("?")[0]
         if path in self._probes:
@@ -68,20 +94,53 @@ class Gate:
         if path != "/":
             return connection.respond(HTTPStatus.NOT_FOUND, "Connect the websocket to /.\n")
         if not self._origin_is_allowed(request.headers):
+            self._metrics.refusals["origin"].inc()
             return connection.respond(
                 HTTPStatus.FORBIDDEN, "This page's origin may not connect; the operator lists it in allowed_origins.\n"
             )
-        reason = self._full()
-        if reason is not None:
-            response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n")
-            response.headers["Retry-After"] = "5"
-            return response
-        return None
+        websocket = cast("Websocket", connection)  # as `server.listening` has them made
+        websocket.client = self._client_of(connection, request.headers)
+        refusal = self._admit(websocket.client)
+        if refusal is not None:
+            self._metrics.refusals[refusal.cause].inc()
+            return _later(connection, refusal.status, refusal.reason, refusal.retry_after)
+        return await self._check_tokens(websocket, tokens_of(request.headers))
+
+    async def _check_tokens(self, websocket: Websocket, tokens: list[str]) -> Response | None:
+        """Refuse a token that is not valid; a client that shows none may do so in its `hello`."""
+        if self._authenticate is None or not tokens:
+            return None
+        try:
+            websocket.authenticated = len(tokens) == 1 and await self._authenticate(tokens[0])
+        except Exception:  # noqa: BLE001 whatever checks tokens may have reasons of its own to fail
+            _log.exception("a token could not be checked")
+            return _later(websocket, HTTPStatus.SERVICE_UNAVAILABLE, "The token cannot be checked now.", RETRY_SECONDS)
+        if websocket.authenticated:
+            return None
+        self._metrics.refusals["token"].inc()
+        response = websocket.respond(
+            HTTPStatus.UNAUTHORIZED, "The token is not valid; show one, and only one, that is.\n"
+        )
+        response.headers["WWW-Authenticate"] = 'Bearer realm="faqwire", error="invalid_token"'
+        return response
+
+    def _client_of(self, connection: ServerConnection, headers: Headers) -> str:
+        """What counts as one client: an address, or the network that it is in."""
+        place = connection.remote_address
+        peer = place[0] if isinstance(place, tuple) else None
+        forwarded = headers.get_all("X-Forwarded-For")
+        client = self._proxies.client_of(peer, forwarded)
+        if forwarded and client == peer and is_loopback(client) and not self._warned:
+            self._warned = True
+            _log.warning(
+                "X-Forwarded-For from this machine is not used: if a proxy runs here, list it in trusted_proxies"
+            )
+        return group_of(client)
 
     def _origin_is_allowed(self, headers: Headers) -> bool:
         origins = headers.get_all("Origin")
         if not origins:
-            return True  # not a browser
+            return not self._require_origin  # not a browser
         if len(origins) > 1:
             return False
         origin = origins[0].lower()
@@ -94,6 +153,22 @@ class Gate:
         # loopback only this machine's own names count; a site whose proxy stands before the server is listed.
         name = place if place.endswith("]") else place.rpartition(":")[0] or place
         return own and (not self._loopback or name.strip("[]") in _LOOPBACK)
+
+
+def select_subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours if it is offered; a client that offers none is taken at its word, one that offers others is refused."""
+    del connection
+    if not offered:
+        return None
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    raise NegotiationError(f"unsupported subprotocol; this server speaks {SUBPROTOCOL}")
+
+
+def _later(connection: ServerConnection, status: HTTPStatus, reason: str, seconds: int) -> Response:
+    response = connection.respond(status, f"{reason}\n")
+    response.headers["Retry-After"] = str(seconds)
+    return response
 
 
 def _json(status: HTTPStatus, facts: dict[str, object]) -> Response:

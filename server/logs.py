@@ -7,6 +7,11 @@ from typing import Literal, TextIO, cast
 
 import structlog
 
+# What websockets writes to. Its debug lines have the headers and the frames that come and go, and so tokens and what
+# visitors type; its errors are tracebacks of clients that leave without a word. Whatever matters is logged by
+# connections. It is no child of the root logger, so that nobody who turns on all logs turns on this one.
+SILENT = logging.Logger("faqwire.websockets", level=logging.CRITICAL + 1)  # noqa: LOG001 for this very reason
+
 
 class _Stderr:
     """Standard error, as far as it can be written: a lost log line must not cost a reply."""
@@ -41,5 +46,3 @@ def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> Non
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
-    # websockets logs a traceback for every client that leaves without a word; what matters is logged by connections.
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)

@@ -9,11 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from export.runtime.choices import Provider, VariantChoice
 from intents.search import SearchMode
+from server.address import parse_networks
 from server.errors import SettingsError
 
 PREFIX = "FAQWIRE_"
@@ -24,6 +25,11 @@ DEFAULT_FILE = Path("faqwire.toml")
 def _none_if_off(value: Any) -> Any:
     """TOML and the environment have no None."""
     return None if value == "off" else value
+
+
+def _are_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    parse_networks(texts)
+    return texts
 
 
 class Settings(BaseSettings):
@@ -48,6 +54,19 @@ class Settings(BaseSettings):
         tuple[str, ...],
         Field(description='origins of browser pages that may connect beside the server\'s own, "*" for all'),
     ] = ()
+    require_origin: Annotated[bool, Field(description="whether clients without an Origin are refused")] = False
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Field(description="addresses and networks of proxies whose X-Forwarded-For is believed"),
+        AfterValidator(_are_networks),
+    ] = ()
+    tls_certificate: Annotated[Path | None, Field(description="PEM file of the certificate to serve TLS with")] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file of its private key")] = None
+    token_key: Annotated[
+        Path | None, Field(description="file of the key that tokens are checked with; without one none is needed")
+    ] = None
+    token_algorithm: Annotated[Literal["HS256", "RS256"], Field(description="how tokens are signed")] = "HS256"  # noqa: S105
+    token_audience: Annotated[str | None, Field(description="what tokens have to be meant for", min_length=1)] = None
     provider: Annotated[Provider, Field(description='where models run; "auto" takes CUDA if it is there')] = "auto"
     variant: Annotated[
         VariantChoice, Field(description='precision to run; "auto" is fp16 on CUDA, int8 on CPUs fast at it, else fp32')
@@ -75,6 +94,30 @@ class Settings(BaseSettings):
     max_frame: Annotated[int, Field(description="most bytes of a websocket frame", ge=256, le=1 << 24)] = 16_384
     max_in_flight: Annotated[int, Field(description="most unanswered messages of a connection", ge=1)] = 64
     max_connections: Annotated[int, Field(description="most connections at a time", ge=1)] = 10_000
+    max_connections_per_address: Annotated[
+        int, Field(description="most connections of one address at a time", ge=1)
+    ] = 100
+    connections_per_second: Annotated[
+        float, Field(description="new connections of one address a second, in the long run", ge=0.01)
+    ] = 10.0
+    connection_burst: Annotated[int, Field(description="new connections of one address at once", ge=1)] = 100
+    messages_per_second: Annotated[
+        float, Field(description="messages of one connection a second, in the long run", ge=0.01)
+    ] = 50.0
+    message_burst: Annotated[int, Field(description="messages of one connection at once", ge=1)] = 200
+    max_outgoing: Annotated[int, Field(description="most bytes that wait for one client to read them", ge=65_536)] = (
+        1_048_576
+    )
+    send_seconds: Annotated[
+        float, Field(description="how long a client may leave more than 32 KiB unread, in seconds", ge=1)
+    ] = 20.0
+    idle_seconds: Annotated[
+        float, Field(description="after how many seconds without a message a connection is closed", ge=1)
+    ] = 600.0
+    handshake_seconds: Annotated[float, Field(description="how long a handshake may take, in seconds", ge=1)] = 10.0
+    hello_seconds: Annotated[
+        float, Field(description="how long a client has for a hello with its token, in seconds", ge=1)
+    ] = 10.0
     max_queue: Annotated[
         int,
         Field(
@@ -135,6 +178,14 @@ class Settings(BaseSettings):
                 f"budget_ms ({self.budget_ms}) is outside of min_budget_ms and max_budget_ms "
                 f"({self.min_budget_ms} to {self.max_budget_ms})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key need each other; set both, or neither")
+        if self.token_audience is not None and self.token_key is None:
+            raise ValueError("token_audience is set, and no token is asked for without a token_key")
         return self
 
     @classmethod

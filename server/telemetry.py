@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from export.bundle import Kind
 from intents.cascade import Confirmation
 from intents.decide import DecisionKind
-from server.errors import Overloaded, RequestError, SettingsError, ShuttingDown, TooManyInFlight
+from server.admission import RefusalCause
+from server.errors import Overloaded, RateLimited, RequestError, SettingsError, ShuttingDown, TooManyInFlight
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # The folder of several processes' values, or None for one process alone. The Prometheus client looks once, when it is
@@ -30,7 +31,8 @@ SHARED_FOLDER = os.environ.get(VARIABLE)
 
 ReplyType = Literal["answer", "error", "cancelled"]
 Stage = Literal["tokenize", "queue", "encode", "search", "confirm_queue", "confirm", "decide"]
-Refusal = Literal["queue_full", "budget", "in_flight", "stopping", "connections"]
+Refusal = RefusalCause | Literal["queue_full", "budget", "in_flight", "message_rate", "origin", "token"]
+Closing = Literal["idle", "too_fast", "too_slow", "unauthenticated"]
 Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
 Degradation = Literal["gpu_unused", "unconfirmed", "journal"]
@@ -157,7 +159,8 @@ class Metrics:
         decisions: answered messages, by decision.
         confirmations: answered messages, by what the cross-encoder did.
         errors: errors sent, by wire code.
-        refusals: messages and connections turned away for lack of room or time, by the reason.
+        refusals: messages and handshakes turned away, by the reason.
+        closings: open connections that were closed because of what their client did or failed to do, by the reason.
         suggests: texts being typed that suggestions were sent for.
         feedback: feedback that was recorded, by what it says of the answer.
         stages: seconds of a message, by stage.
@@ -201,7 +204,11 @@ class Metrics:
             counter("errors_total", "Errors sent", "code"), tuple(e.code for e in RequestError.__subclasses__())
         )
         self.refusals: dict[Refusal, Counter] = _children(
-            counter("refusals_total", "Messages and connections turned away", "reason"), values_of(Refusal)
+            counter("refusals_total", "Messages and handshakes turned away", "reason"), values_of(Refusal)
+        )
+        self.closings: dict[Closing, Counter] = _children(
+            counter("closings_total", "Connections that the server closed because of what their client did", "reason"),
+            values_of(Closing),
         )
         self.suggests = counter("suggests_total", "Texts being typed that suggestions were sent for")
         self.feedback: dict[Opinion, Counter] = _children(
@@ -277,7 +284,7 @@ class Metrics:
             self._lateness.observe(late)
 
     def refused(self, error: RequestError) -> None:
-        """Record that a message was turned away, where that was for lack of room or time."""
+        """Record that a message was turned away, where that was for lack of room or time, or for coming too fast."""
         match error:
             case Overloaded(queue_full=True):
                 self.refusals["queue_full"].inc()
@@ -285,6 +292,8 @@ class Metrics:
                 self.refusals["budget"].inc()
             case TooManyInFlight():
                 self.refusals["in_flight"].inc()
+            case RateLimited():
+                self.refusals["message_rate"].inc()
             case ShuttingDown():
                 self.refusals["stopping"].inc()
 

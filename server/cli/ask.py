@@ -12,7 +12,7 @@ import click
 
 from server.cli import options
 from server.client import Client
-from server.errors import ClientError
+from server.errors import ClientError, RateLimited
 from server.http import url_of
 from server.messages import Answer, Error, encode
 from server.settings import Settings, read_settings
@@ -53,11 +53,20 @@ def command(
         show = _show_json if as_json else _shower(details=details)
         failed = False
         for question in _questions(text):
-            reply = background.run(client.ask(question, budget_ms=budget_ms))
+            reply = background.run(_ask(client, question, budget_ms))
             show(reply)
             failed = failed or isinstance(reply, Error)
     if failed and (text is not None or not sys.stdin.isatty()):
         sys.exit(1)
+
+
+async def _ask(client: Client, question: str, budget_ms: int | None) -> Answer | Error:
+    """Ask; where a long list of questions goes too fast for the server, go slower."""
+    while True:
+        reply = await client.ask(question, budget_ms=budget_ms)
+        if not isinstance(reply, Error) or reply.code != RateLimited.code:
+            return reply
+        await asyncio.sleep((reply.retry_after_ms or 1000) / 1000)
 
 
 class _Background:
@@ -110,7 +119,9 @@ def _own_server(background: _Background, settings: Settings) -> Iterator[str]:
     from server.logs import configure_logs
 
     configure_logs("warning", settings.log_format)
-    own = settings.model_copy(update={"host": "127.0.0.1", "port": 0, "metrics_port": None})
+    nobody_else = {"host": "127.0.0.1", "port": 0, "metrics_port": None, "require_origin": False}
+    plain = {"tls_certificate": None, "tls_key": None, "token_key": None, "token_audience": None}
+    own = settings.model_copy(update={**nobody_else, **plain})
     engine = load_engine(own)
 
     async def start() -> Server:

@@ -2,10 +2,19 @@
 
 import pytest
 
-from server.close_codes import GOING_AWAY, INTERNAL, UNAUTHENTICATED, may_reconnect
+from server.close_codes import (
+    GOING_AWAY,
+    IDLE,
+    INTERNAL,
+    TOO_FAST,
+    TOO_SLOW,
+    TRY_AGAIN_LATER,
+    UNAUTHENTICATED,
+    may_reconnect,
+)
 
 
-@pytest.mark.parametrize("code", [None, GOING_AWAY, 1005, 1006, INTERNAL, 1012, 1013, 1014, 4400, 4449])
+@pytest.mark.parametrize("code", [None, GOING_AWAY, 1005, 1006, INTERNAL, 1012, TRY_AGAIN_LATER, 1014, 4400, 4449])
 def test_worth_another_try(code: int | None) -> None:
     """Another connection may fare better."""
     assert may_reconnect(code)
@@ -18,6 +27,8 @@ def test_not_worth_another_try(code: int) -> None:
 
 
 def test_ours_are_in_their_range() -> None:
-    """A client whose token is refused does not come back with the same one."""
+    """A client whose token is refused does not come back with the same one; one that was too fast or idle may."""
+    assert (IDLE, TOO_FAST, TOO_SLOW) == (4400, 4401, 4402)
+    assert all(may_reconnect(code) for code in (IDLE, TOO_FAST, TOO_SLOW))
     assert UNAUTHENTICATED == 4450
     assert not may_reconnect(UNAUTHENTICATED)

@@ -4,11 +4,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from server.app import Server
+from server.close_codes import TRY_AGAIN_LATER
 from server.http import STALLED_SECONDS
 from tests.server.fakes import Device
 from tests.server.raw import UNSEEN, UPGRADE, dial, get
+from tests.server.test_counting import scraped
 
 ServerFactory = Any
 SWITCHED = 101
@@ -149,6 +152,83 @@ async def test_two_hosts(server: Server) -> None:
     """A page cannot make an origin the server's own by naming a host of its own beside the real one."""
     reply = await get(server, "/", *UPGRADE, "Host: evil.example", "Origin: https://evil.example", host="evil.example")
     assert 400 <= reply.status < 500
+
+
+async def test_required_origin(start_server: ServerFactory) -> None:
+    """Where an origin is required, whoever names none is refused like a foreign page; the server's own still passes."""
+    async with start_server(require_origin=True, metrics_port=0) as server:
+        assert (await get(server, "/", *UPGRADE)).status == 403
+        assert (await get(server, "/", *UPGRADE, "Origin: https://evil.example")).status == 403
+        own = "Origin: http" + server.url.removeprefix("ws").rstrip("/")
+        assert (await get(server, "/", *UPGRADE, own)).status == SWITCHED
+        assert (await scraped(server))("refusals_total", reason="origin") == 2
+
+
+def by(forwarded: str) -> dict[str, Any]:
+    """Options of `dial` for a client behind proxies that wrote this."""
+    return {"additional_headers": {"X-Forwarded-For": forwarded}}
+
+
+async def test_limit_of_an_address(start_server: ServerFactory) -> None:
+    """A client has so many connections, by the address that a trusted proxy names; others are not concerned.
+
+    What the client itself put in front of that does not make it another one.
+    """
+    limits = {"max_connections_per_address": 2, "trusted_proxies": ("127.0.0.0/8",), "metrics_port": 0}
+    async with (
+        start_server(**limits) as server,
+        dial(server, **by("203.0.113.7")),
+        dial(server, **by("198.51.100.1, 203.0.113.7")),
+    ):
+        reply = await get(server, "/", *UPGRADE, "X-Forwarded-For: 192.0.2.1, 203.0.113.7")
+        assert (reply.status, reply.headers["retry-after"]) == (429, "5")
+        assert reply.body == "This address has as many connections as one may have.\n"
+        twice = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 203.0.113.7")
+        assert (await get(server, "/", *UPGRADE, *twice)).status == 429
+        assert (await scraped(server))("refusals_total", reason="connections_per_address") == 2
+        async with dial(server, **by("203.0.113.8")) as other:
+            await other.flush()
+        async with dial(server, **by("2001:db8::1")), dial(server, **by("2001:db8::2")):
+            assert (await get(server, "/", *UPGRADE, "X-Forwarded-For: 2001:db8::3")).status == 429
+            async with dial(server, **by("2001:db8:0:1::1")) as other:
+                await other.flush()
+
+
+async def test_forged_address(start_server: ServerFactory, logs: list[Any]) -> None:
+    """A client that is no trusted proxy cannot name its own address; the operator is told once that somebody tried."""
+    async with start_server(max_connections_per_address=1) as server, dial(server):
+        for address in ("203.0.113.7", "203.0.113.8"):
+            assert (await get(server, "/", *UPGRADE, f"X-Forwarded-For: {address}")).status == 429
+    assert len([event for event in logs if "trusted_proxies" in event["event"]]) == 1
+
+
+async def test_rate_of_an_address(start_server: ServerFactory) -> None:
+    """Who connects too often is told when to come back."""
+    async with start_server(connection_burst=2, connections_per_second=0.01, metrics_port=0) as server:
+        for _ in range(2):
+            async with dial(server) as client:
+                await client.flush()
+        reply = await get(server, "/", *UPGRADE)
+        assert reply.status == 429
+        assert 90 <= int(reply.headers["retry-after"]) <= 100
+        assert (await scraped(server))("refusals_total", reason="connection_rate") == 1
+
+
+async def test_handshakes_at_the_same_time(
+    start_server: ServerFactory, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several that were admitted when there was room for one, the others are closed with 1013, and counted."""
+    async with start_server(max_connections=1, metrics_port=0) as server, dial(server) as client:
+        monkeypatch.setattr(server._door, "refuse", lambda _: None)
+        with pytest.raises(ConnectionClosedError) as caught:
+            async with dial(server):
+                pass
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == TRY_AGAIN_LATER
+        await client.flush()
+        assert server._door.open == 1
+        assert (await scraped(server))("refusals_total", reason="connections") == 1
+    assert not [event for event in logs if event["log_level"] in {"warning", "error"}]
 
 
 async def test_connection_limit(start_server: ServerFactory) -> None:

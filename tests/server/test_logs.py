@@ -10,16 +10,15 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from server.logs import configure_logs
+from server.logs import SILENT, configure_logs
 
 
 @pytest.fixture(autouse=True)
 def unconfigured() -> Iterator[None]:
     """Leave logging as it was found."""
-    before, level = structlog.get_config(), logging.getLogger("websockets").level
+    before = structlog.get_config()
     yield
     structlog.configure(**before)
-    logging.getLogger("websockets").setLevel(level)
 
 
 def fail() -> None:
@@ -78,10 +77,13 @@ def test_level(capsys: pytest.CaptureFixture[str]) -> None:
     assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["trouble"]
 
 
-def test_websockets_keeps_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """The library's own tracebacks for clients that leave without a word are not written."""
+def test_websockets_keeps_to_itself(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Neither tracebacks of clients that leave without a word nor what comes and goes is written, whoever asks."""
     configure_logs("debug", "json")
-    assert not logging.getLogger("websockets.server").isEnabledFor(logging.ERROR)
+    with caplog.at_level(logging.DEBUG):
+        SILENT.critical("secret")
+    assert not SILENT.isEnabledFor(logging.CRITICAL)
+    assert "secret" not in caplog.text + capsys.readouterr().err
 
 
 def test_a_log_that_cannot_be_written_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,22 @@ BAD_FILES: dict[str, tuple[str, str]] = {
         r"my\.toml: provider_options: input should be a valid string, not True",
     ),
     "empty host": ('host = ""\n', r"my\.toml: host: string should have at least 1 character, not ''"),
+    "no network": (
+        'trusted_proxies = ["::1", "proxy"]\n',
+        r"my\.toml: trusted_proxies: 'proxy' does not appear to be an IPv4 or IPv6 network, not \['::1', 'proxy'\]",
+    ),
+    "certificate without a key": (
+        'tls_certificate = "site.pem"\n',
+        "settings: tls_certificate and tls_key need each other; set both, or neither",
+    ),
+    "audience of no tokens": (
+        'token_audience = "chat"\n',
+        "settings: token_audience is set, and no token is asked for without a token_key",
+    ),
+    "no algorithm": (
+        'token_algorithm = "none"\n',
+        r"my\.toml: token_algorithm: input should be 'HS256' or 'RS256', not 'none'",
+    ),
     "budget above the largest": (
         "budget_ms = 99\nmax_budget_ms = 98\n",
         r"settings: budget_ms \(99\) is outside of .*",

@@ -89,6 +89,7 @@ RECORDED: dict[str, tuple[Callable[[Metrics], None], dict[Series, float]]] = {
         {series("confirmations_total", status="not_needed"): 1},
     ),
     "error": (lambda m: m.errors["overloaded"].inc(), {series("errors_total", code="overloaded"): 1}),
+    "closing": (lambda m: m.closings["idle"].inc(), {series("closings_total", reason="idle"): 1}),
     "refusal": (lambda m: m.refusals["in_flight"].inc(), {series("refusals_total", reason="in_flight"): 1}),
     "stage": (
         lambda m: m.stages["encode"].observe(0.003),
@@ -247,7 +248,7 @@ def test_labels_are_all_documented(metrics: Metrics) -> None:
     elsewhere = {"code", "decision", "provider", "variant", "version"}
     for name, _, labels in families(metrics):
         for label in labels.keys() - elsewhere:
-            of = {"faqwire_refusals_total": " of refusals", "faqwire_degraded": " of degraded"}.get(name, "")
+            of = f" of {name.removeprefix('faqwire_').removesuffix('_total')}" if label == "reason" else ""
             documented = table(page, f"value of `{label}`{of}").keys()
             assert documented == labels[label], f"docs/metrics.md is wrong about {label} of {name}"
 

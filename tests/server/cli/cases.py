@@ -136,6 +136,16 @@ SERVE = {
     "an index of another model": Case(
         "serve --port 0", r"built with another model \(other/model\) than the one in var/model; build it", other_model
     ),
+    "a short secret": Case(
+        "serve --port 0",
+        "token_key: secret has 1 bytes; HS256 needs 32 or more",
+        both(holding("faqwire.toml", 'token_key = "secret"'), holding("secret", "x")),
+    ),
+    "no certificate": Case(
+        "serve --port 0",
+        r"tls_certificate site.pem and tls_key site.key cannot be used \(No such file or directory\)",
+        holding("faqwire.toml", 'tls_certificate = "site.pem"\ntls_key = "site.key"'),
+    ),
     "no such address": Case("serve --port 0 --host 192.0.2.1", "host '192.0.2.1' is not an address of this machine"),
     "no such settings": Case("serve --config x.toml", "x.toml does not exist; name a settings file"),
     "an unknown setting": Case(

@@ -15,7 +15,7 @@ import pytest
 
 from server.cli.ask import _shower
 from server.messages import Answer, CandidateView, EntryView, Error
-from tests.server.cli.site import Site, missing
+from tests.server.cli.site import Site, holding, missing
 from tests.server.cli.test_serve import address, end
 
 
@@ -40,6 +40,16 @@ def test_pipe(site: Site, url: str) -> None:
     done = site.run("ask", "--url", url, "--json", stdin=f"Where is my order?\n\n   \n{'x' * 1001}\nhow to order")
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["answer", "error", "answer"]
     assert done.returncode == 1
+
+
+def test_a_pipe_that_is_too_fast(site: Site) -> None:
+    """Where the server takes only so many messages a second, the questions of a pipe wait for it."""
+    holding("faqwire.toml", "message_burst = 1\nmessages_per_second = 50\n")(site.folder)
+    with site.start("serve", "--port", "0", "--log-level", "warning") as process:
+        done = site.run("ask", "--url", address(process), "--json", stdin="Where is my order?\n" * 5)
+        assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["answer"] * 5
+        assert done.returncode == 0
+        assert end(process, signal.SIGTERM)[::2] == (0, "")
 
 
 def test_refused_question(site: Site, url: str) -> None:

@@ -5,12 +5,15 @@ import re
 import signal
 import socket
 import struct
+import time
 
+import jwt
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
-from tests.server.cli.site import Process, Site
+from tests.server.cli.site import Process, Site, holding
 from tests.server.raw import UNSEEN
 
 
@@ -124,3 +127,25 @@ def test_settings_reach_the_server(site: Site) -> None:
     assert (limits["max_text"], limits["budget_ms"]) == (7, 77)
     assert code == 0
     assert "[info" in err.splitlines()[0]
+
+
+def test_tokens_are_not_logged(site: Site) -> None:
+    """A server that asks for tokens writes none of them, nor its key, even where it logs all it can."""
+    secret, guess = "s" * 40, "faqwire.token.abc.def.ghi"
+    holding("faqwire.toml", 'token_key = "secret"\n')(site.folder)
+    holding("secret", secret)(site.folder)
+    with site.start("serve", "--port", "0", "--sessions", "1", "--log-level", "debug") as process:
+        url = address(process)
+        token = jwt.encode({"exp": time.time() + 3600}, secret, "HS256")
+        for shown in ({"additional_headers": {"Authorization": f"Bearer {token}"}}, {"subprotocols": ["faqwire.v1"]}):
+            with connect(url, proxy=None, **shown) as client:
+                assert json.loads(client.recv())["type"] == "welcome"
+                client.send(json.dumps({"type": "hello", "client": "test/1", "token": token}))
+                client.send(json.dumps({"type": "ping"}))
+                assert json.loads(client.recv())["type"] == "pong"
+        with pytest.raises(InvalidStatus):
+            connect(url, proxy=None, subprotocols=[Subprotocol("faqwire.v1"), Subprotocol(guess)])
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 0
+    assert "test/1" in err
+    assert not [word for word in (secret, token, token.rpartition(".")[2], guess) if word in err]

@@ -1,0 +1,133 @@
+"""One websocket as the server has it: it knows who its client is, and a client that does not read cannot fill it.
+
+What is written to a client that does not read stays in memory. websockets bounds most of that by itself: whoever sends
+beyond its high mark waits. But a reply is written before its sender waits, so every request in flight adds one; and
+websocket pings are answered whether or not anybody reads the pongs. So there are two bounds here: how long the buffer
+may stay above its mark, and how large it may become. Whoever passes one is told so with a close code, and cut off
+shortly after, for the code waits behind all that the client has not read.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State
+
+from server.address import UNKNOWN
+from server.close_codes import TOO_SLOW
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+# How long a client that was told goodbye has for it; then it is cut off.
+GOODBYE_SECONDS = 2.0
+
+
+class Websocket(ServerConnection):
+    """A websocket with a bounded buffer.
+
+    Args:
+        max_outgoing: most bytes that may wait to be read by the client.
+        send_seconds: how long so many may wait that senders do.
+        on_too_slow: told once where a bound was passed.
+        args, options: see `ServerConnection`.
+
+    Attributes:
+        client: what counts as one client (`server.address.group_of`); set at the handshake.
+        authenticated: whether the handshake had a valid token; likewise.
+    """
+
+    # Beyond 30 attributes every connection has a dict of its own to keep them in, a kilobyte larger.
+    __slots__ = (
+        "_leaving",
+        "_max_outgoing",
+        "_on_too_slow",
+        "_send_seconds",
+        "_timer",
+        "_too_slow",
+        "authenticated",
+        "client",
+    )
+
+    def __init__(
+        self,
+        *args: Any,
+        max_outgoing: int,
+        send_seconds: float,
+        on_too_slow: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.client = UNKNOWN
+        self.authenticated = False
+        self._max_outgoing = max_outgoing
+        self._send_seconds = send_seconds
+        self._on_too_slow = on_too_slow
+        self._leaving = False
+        self._too_slow = False
+        self._timer: TimerHandle | None = None  # until the client is too slow, or its goodbye is over
+
+    def dismiss(self, code: int, reason: str) -> bool:
+        """Begin to close, and cut the connection off if that takes long.
+
+        Other than `close` it waits for nothing, not even for room in the buffer.
+
+        Returns:
+            False where it is closing already.
+        """
+        if self._leaving or self.protocol.state is not State.OPEN:
+            return False
+        self._leaving = True
+        self.protocol.send_close(code, reason)
+        super().send_data()
+        self._start(GOODBYE_SECONDS, self.transport.abort)
+        return True
+
+    def send_data(self) -> None:
+        """Write what is to be sent, as `ServerConnection`, and see whether it is too much."""
+        super().send_data()
+        if self.transport.get_write_buffer_size() > self._max_outgoing:
+            self._give_up()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent, unless it was given up: it would go on to cause replies."""
+        if not self._too_slow:
+            super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """From here on senders wait, and the client's time runs."""
+        super().pause_writing()
+        if not self._leaving:
+            self._start(self._send_seconds, self._give_up)
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        super().resume_writing()
+        if not self._leaving:
+            self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self._too_slow:
+            return
+        self._too_slow = True
+        self.transport.resume_reading()  # what comes is dropped, but that the client has left has to be noticed
+        if self.protocol.state is State.OPEN:
+            self._on_too_slow()
+            self.dismiss(TOO_SLOW, "what is sent to you is not read fast enough")
+        else:  # it is in the middle of a handshake or of closing, and does not end it
+            self._leaving = True
+            self._start(GOODBYE_SECONDS, self.transport.abort)
+
+    def _start(self, seconds: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
