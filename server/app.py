@@ -17,8 +17,7 @@ from server.authentication import Authenticate
 from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
 from server.engine import Engine
-from server.errors import ListenError
-from server.feedback import FeedbackSink
+from server.errors import JournalError, ListenError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.idling import dismiss_idle
@@ -26,6 +25,7 @@ from server.listening import listen
 from server.messages import GoingAway, Limits
 from server.metrics_page import MetricsPage
 from server.pace import Pace
+from server.recorder import Recorder
 from server.serving import Serving, local_date
 from server.settings import Settings
 from server.telemetry import Metrics
@@ -36,11 +36,15 @@ from server.websocket import Websocket
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server as WebsocketServer
 
+    from server.journal import Journal
+
 _log = structlog.get_logger(__name__)
 
 
 # How long a client may take to answer the goodbye of a stopping server.
 CLOSE_SECONDS = 2.0
+# How long a stopping server writes what its journal was told.
+JOURNAL_SECONDS = 5.0
 # How often a lack of file handles is logged while it lasts.
 COMPLAINT_SECONDS = 10.0
 
@@ -54,7 +58,7 @@ class Server:
         engine: the loaded model and index.
         settings: how to serve.
         today: the day, for entries that are valid only at times.
-        feedback: records feedback; None where it is not recorded.
+        recorder: records what is asked and said of answers; None leaves that to the settings, by which nothing may.
         authenticate: checks clients' tokens; None leaves that to the settings, by which none may be needed.
     """
 
@@ -64,13 +68,14 @@ class Server:
         settings: Settings,
         *,
         today: Callable[[], date] = local_date,
-        feedback: FeedbackSink | None = None,
+        recorder: Recorder | None = None,
         authenticate: Authenticate | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._today = today
-        self._feedback = feedback
+        self._recorder = recorder
+        self._journal: Journal | None = None
         self._authenticate = authenticate
         self._metrics = Metrics(CollectorRegistry())
         self._page: MetricsPage | None = None
@@ -126,6 +131,7 @@ class Server:
         Raises:
             ListenError: the address cannot be had.
             SettingsError: the certificate or the key of tokens cannot be used.
+            JournalError: the journal cannot be used.
         """
         settings = self._settings
         if self._authenticate is None:
@@ -140,6 +146,11 @@ class Server:
         if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
             self._page = MetricsPage(self._metrics, settings.metrics_host, settings.metrics_port)
             await self._page.start()
+        try:
+            await self._open_journal()
+        except JournalError:
+            await self._stop_serving()
+            raise
         self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
         self._admission = Admission(
             most=room,
@@ -159,6 +170,14 @@ class Server:
         if certificate is not None:
             self._chores.add(asyncio.create_task(keep_renewed(certificate)))
         self._tell_what_runs()
+
+    async def _open_journal(self) -> None:
+        """Open the journal that the settings name, if there is nothing else to record with."""
+        if self._recorder is not None or self._settings.journal is None:
+            return
+        from server.journal import Journal  # a fifth of a second that a server without one need not wait
+
+        self._recorder = self._journal = await Journal.open(self._settings, self._metrics.journal)
 
     def _gate(self) -> Gate:
         settings = self._settings
@@ -241,6 +260,8 @@ class Server:
         pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
         ended = True if self._serving is None else await self._serving.close()
         await asyncio.gather(*pages)
+        if self._journal is not None:  # last: all that was answered is told it by now
+            await self._journal.close(JOURNAL_SECONDS)
         return ended
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> bool:
@@ -303,7 +324,7 @@ class Server:
             self._farewell,
             self._metrics,
             hello_seconds=self._settings.hello_seconds,
-            feedback=self._feedback,
+            recorder=self._recorder,
             authenticate=None if websocket.authenticated else self._authenticate,
         )
         self._connections.add(connection)
@@ -332,7 +353,7 @@ class Server:
             "variant": encoder.variant,
             "provider": encoder.device.provider,
             "cross_encoder": None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
-            "degraded": encoder.device.degraded or self._unconfirmed(),
+            "degraded": encoder.device.degraded or self._unconfirmed() or (self._journal and self._journal.degraded),
         }
 
 

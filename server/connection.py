@@ -16,13 +16,14 @@ from server.errors import (
     InvalidText,
     NotInFlight,
     NotRecorded,
+    NotStored,
     OutOfOrder,
     RateLimited,
+    RecordingFailed,
     RequestError,
     ShuttingDown,
     TooManyInFlight,
 )
-from server.feedback import FeedbackSink, Verdict
 from server.limits import check_ask, check_length, seconds_for
 from server.messages import (
     SUBPROTOCOL,
@@ -51,6 +52,8 @@ from server.messages import (
 )
 from server.pace import Pace
 from server.pipeline import Pipeline, Resolved, Running
+from server.recorder import Asked, Recorder
+from server.recorder import Feedback as FeedbackRecord
 from server.replies import reply
 from server.telemetry import Closing, Metrics, ReplyType
 from server.websocket import Websocket
@@ -63,7 +66,7 @@ FRAMES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InFlight:
     """A question that is being answered."""
 
     running: Running
@@ -86,7 +89,7 @@ class Connection:
         farewell: what to tell the client when the server is about to stop; None while it is not.
         metrics: told how requests ended.
         hello_seconds: how long the client has for its token, where one is needed.
-        feedback: records feedback; None where it is not recorded.
+        recorder: records what is asked and said of answers; None where nothing is.
         authenticate: checks the client's token; None where none is needed.
     """
 
@@ -100,7 +103,7 @@ class Connection:
         metrics: Metrics,
         *,
         hello_seconds: float,
-        feedback: FeedbackSink | None = None,
+        recorder: Recorder | None = None,
         authenticate: Authenticate | None = None,
     ) -> None:
         self._websocket = websocket
@@ -110,13 +113,14 @@ class Connection:
         self._farewell = farewell
         self._metrics = metrics
         self._hello_seconds = hello_seconds
-        self._sink = feedback
+        self._recorder = recorder
         self._authenticate = authenticate
         self._hello = Hello()
+        self._id = websocket.id.hex
         self._heard = asyncio.get_running_loop().time()  # when the last message came
         self._greeted = False
         self._told = False
-        self._active: dict[str, Asked | None] = {}  # by id; None is a request that cannot be cancelled
+        self._active: dict[str, InFlight | None] = {}  # by id; None is a request that cannot be cancelled
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -185,7 +189,7 @@ class Connection:
         return True
 
     def _meet(self, hello: Hello) -> None:
-        self._hello = Hello(hello.client, hello.locale)  # the token is a secret, and has done its work
+        self._hello = Hello(hello.client, hello.locale, hello.visitor)  # the token is a secret, and has done its work
         _log.debug("hello", client=hello.client, locale=hello.locale)
 
     def _dismiss(self, why: Closing, code: int, reason: str) -> None:
@@ -264,7 +268,7 @@ class Connection:
                 await self._reply(self._answer(ask, begun, arrived), arrived, deadline)
                 return
             task = asyncio.create_task(self._finish(ask, begun, arrived))
-            self._active[ask.id] = Asked(begun, arrived, task)
+            self._active[ask.id] = InFlight(begun, arrived, task)
             self._watch(task)
             # A task that is cancelled before its first step does nothing about its message.
             task.add_done_callback(lambda _: self._pipeline.abandon(begun))
@@ -296,24 +300,25 @@ class Connection:
     async def _take_feedback(self, feedback: Feedback) -> None:
         try:
             self._admit()
-            if self._sink is None:
+            if self._recorder is None:
                 raise NotRecorded("this server records no feedback")
         except RequestError as exc:
             self._metrics.refused(exc)
             await self._refuse(feedback.id, exc)
             return
         self._active[feedback.id] = None
-        self._watch(asyncio.create_task(self._record(feedback, self._sink)))
+        self._watch(asyncio.create_task(self._record(feedback, self._recorder)))
 
-    async def _record(self, feedback: Feedback, sink: FeedbackSink) -> None:
-        hello = self._hello
-        verdict = Verdict(feedback.ref, feedback.helpful, feedback.comment, hello.client, hello.locale)
+    async def _record(self, feedback: Feedback, recorder: Recorder) -> None:
+        record = FeedbackRecord(feedback.ref, self._id, self._hello.visitor, feedback.helpful, feedback.comment)
         message: Accepted | Error
         try:
-            await sink.record(verdict)
+            await recorder.feedback(record)
             message = Accepted(feedback.id)
-        except RequestError as exc:
-            message = error_message(feedback.id, exc)
+        except NotStored as exc:
+            _log.warning("feedback is not recorded", ref=feedback.ref, reason=str(exc))
+            problem = RecordingFailed("feedback cannot be recorded now; send it again later")
+            message = error_message(feedback.id, problem)
         except Exception:  # noqa: BLE001 every request ends in exactly one reply
             message = self._failed(feedback.id)
         finally:
@@ -351,7 +356,23 @@ class Connection:
         total = asyncio.get_running_loop().time() - arrived
         answer = reply(ask.id, resolved, self._pipeline.engine.index, total)
         _log.debug("answered", id=ask.id, decision=answer.decision, ms=answer.timing_ms["total"])
+        if self._recorder is not None:
+            self._recorder.asked(self._record_of(ask, answer))
         return answer
+
+    def _record_of(self, ask: Ask, answer: Answer) -> Asked:
+        return Asked(
+            ref=answer.ref,
+            connection=self._id,
+            visitor=self._hello.visitor,
+            text=ask.text,
+            decision=answer.decision,
+            entry=None if answer.entry is None else answer.entry.id,
+            confidence=answer.confidence,
+            confirmation=answer.confirmation,
+            total_ms=answer.timing_ms["total"],
+            index_version=answer.index,
+        )
 
     @staticmethod
     def _failed(request_id: str) -> Error:

@@ -16,6 +16,7 @@ FaqwireError
     +-- NotInFlight         not_in_flight           no
     +-- OutOfOrder          out_of_order            no
     +-- NotRecorded         not_recorded            no
+    +-- RecordingFailed     recording_failed        yes
     +-- TooManyInFlight     too_many_in_flight      yes
     +-- RateLimited         rate_limited            yes
     +-- Overloaded          overloaded              yes
@@ -129,6 +130,13 @@ class NotRecorded(RequestError):
     """This server keeps no feedback."""
 
     code = "not_recorded"
+
+
+class RecordingFailed(RequestError):
+    """Feedback cannot be recorded now, or nobody can tell whether it was; sending it again is safe."""
+
+    code = "recording_failed"
+    retryable = True
 
 
 class TooManyInFlight(RequestError):

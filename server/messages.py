@@ -22,6 +22,7 @@ MAX_COMMENT = 2000
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 Ref = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 ClientName = Annotated[str, Meta(min_length=1, max_length=64)]
+Visitor = Annotated[str, Meta(min_length=1, max_length=64)]
 Locale = Annotated[str, Meta(min_length=1, max_length=35)]  # as long as RFC 5646 asks to leave room for
 Token = Annotated[str, Meta(min_length=1, max_length=8192)]
 Comment = Annotated[str, Meta(max_length=MAX_COMMENT)]
@@ -33,14 +34,16 @@ class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     It has no reply of its own.
 
     Attributes:
-        client: name and version of the client's software, such as "widget/1.2"; it is logged, and recorded with
-            feedback.
-        locale: the visitor's language, a BCP 47 tag; it is logged, and recorded with feedback.
+        client: name and version of the client's software, such as "widget/1.2"; it is logged.
+        locale: the visitor's language, a BCP 47 tag; it is logged.
+        visitor: what the site knows its visitor by, 1 to 64 characters; recorded with what is asked and said, so that
+            it can be erased.
         token: proves that the client may connect; needed where the server asks for one, not looked at elsewhere.
     """
 
     client: ClientName | None = None
     locale: Locale | None = None
+    visitor: Visitor | None = None
     token: Token | None = None
 
 

@@ -25,7 +25,7 @@ from intents.store import current_folder
 from server.app import Server
 from server.authentication import Authenticate
 from server.engine import Engine, load_engine
-from server.feedback import FeedbackSink
+from server.recorder import Recorder
 from server.settings import Settings, read_settings
 
 # Properties hold however long a machine takes to show them.
@@ -108,12 +108,12 @@ def start_server(engine: Engine, settings: Settings) -> ServerFactory:
     @asynccontextmanager
     async def start(
         engine: Engine = engine,
-        feedback: FeedbackSink | None = None,
+        recorder: Recorder | None = None,
         authenticate: Authenticate | None = None,
         **changes: Any,
     ) -> AsyncIterator[Server]:
         changed = settings.model_copy(update=changes)
-        server = Server(engine, changed, feedback=feedback, authenticate=authenticate)
+        server = Server(engine, changed, recorder=recorder, authenticate=authenticate)
         await server.start()
         try:
             yield server

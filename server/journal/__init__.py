@@ -24,6 +24,5 @@ fails.
 """
 
 from server.journal.journal import Journal
-from server.journal.records import Asked, Feedback
 
-__all__ = ["Asked", "Feedback", "Journal"]
+__all__ = ["Journal"]

@@ -10,9 +10,9 @@ import structlog
 from server.errors import JournalError, NotStored
 from server.journal.database import place_of
 from server.journal.health import Health
-from server.journal.records import Asked, Feedback
 from server.journal.store import Store
 from server.journal.writer import Storage, Writer
+from server.recorder import Asked, Feedback
 from server.settings import Settings
 from server.telemetry import JournalMetrics
 

@@ -27,9 +27,10 @@ from sqlalchemy import Table
 
 from server.errors import JournalError
 from server.journal.health import Health
-from server.journal.records import Asked, Feedback, Row, row_of
+from server.journal.records import Row, row_of
 from server.journal.schema import asks, feedback
 from server.journal.store import Rows
+from server.recorder import Asked, Feedback
 from server.settings import TextPolicy
 from server.telemetry import JournalMetrics, Keeping, Kept, values_of
 

@@ -34,6 +34,11 @@ class Raw:
         """Send an `ask`."""
         await self.send(type="ask", id=request_id, text=text, **more)
 
+    async def reply_to(self, request_id: str, text: str) -> dict[str, Any]:
+        """Ask, and receive what comes next."""
+        await self.ask(request_id, text)
+        return await self.receive()
+
     async def receive(self) -> dict[str, Any]:
         """The next message."""
         frame = await self.websocket.recv()

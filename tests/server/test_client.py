@@ -14,7 +14,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from server.app import Server
 from server.client import Client
 from server.errors import ClientError
-from server.feedback import Verdict
 from server.messages import Accepted, Answer, Error, Hello, Suggestion, Suggestions
 from tests.server.fakes import Device, until
 from tests.server.raw import UNSEEN
@@ -129,11 +128,11 @@ async def test_feedback(start_server: ServerFactory, server: Server) -> None:
     book = Book()
     book.open.set()
     hello = Hello("test/1", "en-GB")
-    async with start_server(feedback=book) as recording, Client(recording.url, hello=hello) as client:
+    async with start_server(recorder=book) as recording, Client(recording.url, hello=hello) as client:
         answer = await client.ask("Where is my order?")
         assert isinstance(answer, Answer)
         assert isinstance(await client.feedback(answer.ref, helpful=False, comment="no"), Accepted)
-        assert book.kept == [Verdict(answer.ref, False, "no", "test/1", "en-GB")]
+        assert [(said.ref, said.helpful, said.comment) for said in book.kept] == [(answer.ref, False, "no")]
     async with Client(server.url) as client:
         reply = await client.feedback("R", helpful=True)
         assert isinstance(reply, Error)

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from server.journal.records import Asked, Feedback, row_of
+from server.journal.records import row_of
 from server.journal.schema import asks, feedback
 from server.journal.store import Rows
+from server.recorder import Asked, Feedback
 from server.settings import Settings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
