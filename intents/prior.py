@@ -17,7 +17,8 @@ from intents.holdout import Messages, Posed
 
 ASSUMED = (
     "too few phrasings can be held out, so this FAQ's visitors are assumed to fare as those of {faqs} other FAQs with "
-    "one way to ask an entry: add phrasings, and see with `faqwire eval`"
+    "one way to ask an entry, and thresholds allow half of the errors on those: add phrasings, and see with `faqwire "
+    "eval`"
 )
 SHIPPED_PRIOR = Path(__file__).parent / "data" / "prior.json"
 

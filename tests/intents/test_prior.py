@@ -51,6 +51,9 @@ def test_a_small_faq_is_calibrated_by_it(build_quickly: Builder, tmp_path: Path)
     calibration = build_quickly(SMALL, tmp_path / "index").manifest.calibration
     assert (calibration.in_scope, calibration.near) == (len(PRIOR.in_scope), len(PRIOR.near))
     assert ASSUMED.format(faqs=PRIOR.faqs) in calibration.notes
+    assert calibration.target_precision == Options().target_precision == 0.9
+    assert calibration.precision is not None
+    assert calibration.precision >= 0.95, "what held for other FAQs holds less for this one"
 
 
 def test_another_models_small_faq_is_calibrated_on_itself(
