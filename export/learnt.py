@@ -45,7 +45,7 @@ class Learnt:
             digests = np.load(path, allow_pickle=False)
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError, EOFError) as exc:
+        except Exception as exc:  # numpy reads the header as Python does, and raises what that raises
             raise error(f"{path} cannot be read: {exc}") from exc
         if not isinstance(digests, np.ndarray) or digests.dtype != np.uint64 or digests.ndim != 1:
             raise error(f"{path} holds no digests of messages; remove it, or train again")

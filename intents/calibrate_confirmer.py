@@ -224,7 +224,7 @@ def _fit_joint(read: Read, weight: Doubles) -> Joint:
         for candidate, logit in zip(p.candidates, logits, strict=False)
     ]
     if len({logit for _, logit, _, _ in rows}) < 2:
-        return Joint(score=1.0, logit=0.0, imputed=0.0, imputed_by_score=0.0)
+        return Joint(score=1.0, logit=0.0, imputed=0.0, imputed_by_score=0.0, order=ORDER)
     score, logit, right, mass = (np.array(column) for column in zip(*rows, strict=True))
     by_score, at_zero = _line(score, logit, mass)
     spread = float(logit.std())

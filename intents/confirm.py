@@ -41,7 +41,7 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
     logit: float
     imputed: float
     imputed_by_score: float
-    order: float = 1.0
+    order: float
 
     def of(self, score: float, logit: float | None) -> float:
         """A candidate's joint score; 0 is that of a candidate with score 0 that was not read.

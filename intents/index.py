@@ -32,7 +32,7 @@ from intents.normalise import normalise
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Search, SearchMode
 from intents.suggest import Suggester
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 FAQ = "faq.json"
 VECTORS = "vectors.npy"

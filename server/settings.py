@@ -98,25 +98,29 @@ class Settings(BaseSettings):
         int, Field(description="most connections of one address at a time", ge=1)
     ] = 100
     connections_per_second: Annotated[
-        float, Field(description="new connections of one address a second, in the long run", ge=0.01)
+        float, Field(description="new connections of one address a second, in the long run", ge=0.01, le=1_000_000)
     ] = 10.0
-    connection_burst: Annotated[int, Field(description="new connections of one address at once", ge=1)] = 100
+    connection_burst: Annotated[
+        int, Field(description="new connections of one address at once", ge=1, le=1_000_000)
+    ] = 100
     messages_per_second: Annotated[
-        float, Field(description="messages of one connection a second, in the long run", ge=0.01)
+        float, Field(description="messages of one connection a second, in the long run", ge=0.01, le=1_000_000)
     ] = 50.0
-    message_burst: Annotated[int, Field(description="messages of one connection at once", ge=1)] = 200
+    message_burst: Annotated[int, Field(description="messages of one connection at once", ge=1, le=1_000_000)] = 200
     max_outgoing: Annotated[int, Field(description="most bytes that wait for one client to read them", ge=65_536)] = (
         1_048_576
     )
     send_seconds: Annotated[
-        float, Field(description="how long a client may leave more than 32 KiB unread, in seconds", ge=1)
+        float, Field(description="how long a client may leave more than 32 KiB unread, in seconds", ge=1, le=86_400)
     ] = 20.0
     idle_seconds: Annotated[
-        float, Field(description="after how many seconds without a message a connection is closed", ge=1)
+        float, Field(description="after how many seconds without a message a connection is closed", ge=1, le=86_400)
     ] = 600.0
-    handshake_seconds: Annotated[float, Field(description="how long a handshake may take, in seconds", ge=1)] = 10.0
+    handshake_seconds: Annotated[
+        float, Field(description="how long a handshake may take, in seconds", ge=1, le=86_400)
+    ] = 10.0
     hello_seconds: Annotated[
-        float, Field(description="how long a client has for a hello with its token, in seconds", ge=1)
+        float, Field(description="how long a client has for a hello with its token, in seconds", ge=1, le=86_400)
     ] = 10.0
     max_queue: Annotated[
         int,
@@ -154,11 +158,15 @@ class Settings(BaseSettings):
         int, Field(description="most asks that wait to be written to the journal, and as many feedbacks", ge=1)
     ] = 10_000
     drain_seconds: Annotated[
-        float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0)
+        float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0, le=86_400)
     ] = 5.0
     reconnect_seconds: Annotated[
         float,
-        Field(description="over how many seconds the clients of a stopping server spread their reconnecting", ge=0),
+        Field(
+            description="over how many seconds the clients of a stopping server spread their reconnecting",
+            ge=0,
+            le=86_400,
+        ),
     ] = 5.0
     metrics_host: Annotated[str, Field(description="address to serve metrics on", min_length=1)] = "127.0.0.1"
     metrics_port: Annotated[
@@ -186,6 +194,8 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_key need each other; set both, or neither")
         if self.token_audience is not None and self.token_key is None:
             raise ValueError("token_audience is set, and no token is asked for without a token_key")
+        if "token_algorithm" in self.model_fields_set and self.token_key is None:
+            raise ValueError("token_algorithm is set, and no token is asked for without a token_key")
         return self
 
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DAY = click.DateTime(["%Y-%m-%d"])
+# What SQLite keeps beside its file.
+_BESIDE = ("-wal", "-shm", "-journal")
 # What a spreadsheet takes for the beginning of a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -98,10 +100,10 @@ def export(
     from server.journal.reading import columns_of, read
     from server.journal.schema import asks, feedback
 
-    table = asks if what == "asks" else feedback
+    table, selection = asks if what == "asks" else feedback, _selection(first, last)
     columns = columns_of(table)
-    with _opened(config, journal) as store, click.open_file(output, "w", encoding="utf-8") as file:
-        rows = ({name: _written(row[name]) for name in columns} for row in read(store, table, _selection(first, last)))
+    with _opened(config, journal) as store, _writing(output, store) as file:
+        rows = ({name: _written(row[name]) for name in columns} for row in read(store, table, selection))
         if style == "csv":
             lines = csv.writer(file)
             lines.writerow(columns)
@@ -159,14 +161,38 @@ def _opened(config: Path | None, journal: str | None) -> Iterator["Store"]:
     from server.journal.store import Store
 
     place = place_of(settings.journal)
+    made = "it is made when a server with this setting starts"
+    if place.file is not None and not place.file.exists():
+        raise JournalError(f"journal {place} does not exist; {made}")
     if place.file is not None and not place.file.is_file():
-        raise JournalError(f"journal {place} does not exist; it is made when a server with this setting starts")
+        raise JournalError(f"journal {place} is not a file; name the journal's")
+    if place.file is not None and not place.file.stat().st_size:
+        raise JournalError(f"journal {place} is empty, and so no journal; {made}")
     store = Store(place)
     store.open()
     try:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def _writing(output: str, store: "Store") -> Iterator[IO[str]]:
+    """The file to write, which appears when it is whole; standard output and devices are written as they are."""
+    from server.errors import JournalError
+
+    own = store.place.file
+    if (
+        own is not None
+        and Path(output).exists()
+        and any(
+            part.exists() and part.samefile(output) for part in (own, *(own.with_name(own.name + e) for e in _BESIDE))
+        )
+    ):
+        raise JournalError(f"{output} is the journal itself; name another file to write")
+    whole = output != "-" and (Path(output).is_file() or not Path(output).exists())
+    with click.open_file(output, "w", encoding="utf-8", atomic=whole) as file:
+        yield file
 
 
 def _written(value: Any) -> Any:

@@ -88,7 +88,12 @@ def place_of(journal: str) -> Place:
         import psycopg  # noqa: F401
     except ImportError:
         raise JournalError("a journal in PostgreSQL needs psycopg; install `faqwire[postgresql]`") from None
-    return Place(None, url.set(drivername="postgresql+psycopg"))
+    url = url.set(drivername="postgresql+psycopg")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError, TypeError):
+        raise JournalError("journal: what stands behind ? in the URL cannot be read") from None
+    return Place(None, url)
 
 
 def engine_of(place: Place) -> Engine:

@@ -37,7 +37,7 @@ class Selection:
         rules: list[ColumnElement[bool]] = [literal(value=True)]
         if self.first is not None:
             rules.append(table.c.at >= _midnight(self.first))
-        if self.last is not None:
+        if self.last is not None and self.last < date.max:
             rules.append(table.c.at < _midnight(self.last + timedelta(days=1)))
         if self.visitor is not None:
             whose = table.c.visitor == self.visitor

@@ -165,10 +165,12 @@ class Writer:
 
     def _run(self, *, required: bool, opened: Callable[[JournalError | None], None], ended: Callable[[], None]) -> None:
         try:
-            problem = self._attempt(self._store.open)
+            problem = self._attempt(self._store.open, tell=False)
             if required and problem is not None and not problem.passing:
                 opened(problem)
                 return
+            if problem is not None:
+                self._health.worsen(str(problem))
             opened(None)
             while self._sleep():
                 self._work()
@@ -273,8 +275,13 @@ class Writer:
         if self._attempt(prune) is not None:
             self._prune_at = time.monotonic() + PRUNE_RETRY_SECONDS
 
-    def _attempt(self, what: Callable[[], object]) -> JournalError | None:
-        """Do something with the store; returns how it failed, or None. What failed is tried again later."""
+    def _attempt(self, what: Callable[[], object], *, tell: bool = True) -> JournalError | None:
+        """Do something with the store; returns how it failed, or None. What failed is tried again later.
+
+        Args:
+            what: to do.
+            tell: whether the journal is degraded where it fails.
+        """
         try:
             what()
         except JournalError as exc:
@@ -285,7 +292,8 @@ class Writer:
         else:
             self._retry_seconds = self._retry_at = 0.0
             return None
-        self._health.worsen(str(problem))
+        if tell:
+            self._health.worsen(str(problem))
         self._retry_seconds = min(max(FIRST_RETRY_SECONDS, 2 * self._retry_seconds), LAST_RETRY_SECONDS)
         self._retry_at = time.monotonic() + self._retry_seconds
         return problem

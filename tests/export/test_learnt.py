@@ -31,7 +31,9 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert b"one" not in (tmp_path / LEARNT).read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", "floats", "objects"])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((\n", "floats", "objects"]
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes | str) -> None:
     """With a sentence that names it; nothing in it is unpickled."""
     if content == "floats":

@@ -88,7 +88,7 @@ CONFIRMER = Confirmer(
     candidates=4,
     confirm_from=0.0,
     confirm_to=1.0,
-    joint=Joint(score=10.0, logit=1.0, imputed=-2.0, imputed_by_score=2.0),
+    joint=Joint(score=10.0, logit=1.0, imputed=-2.0, imputed_by_score=2.0, order=1.0),
     policy=Policy(confidence=Confidence(bias=-6.0, score=1.0, margin=0.0), answer_at=0.9, clarify_at=0.5),
 )
 

@@ -12,7 +12,7 @@ from intents.entries import Entry
 from tests.intents.small import CONFIRMER
 
 ENTRIES = [Entry(id=f"e{i}", question=f"q{i}", answer="a", kind="smalltalk" if i == 3 else "faq") for i in range(10)]
-PLAIN = Joint(score=1.0, logit=0.5, imputed=-1.0, imputed_by_score=2.0)
+PLAIN = Joint(score=1.0, logit=0.5, imputed=-1.0, imputed_by_score=2.0, order=1.0)
 STRENGTH = {"no_match": 0, "clarify": 1, "answer": 2, "handoff": 2}
 
 weights = st.floats(min_value=0, max_value=100)
@@ -73,7 +73,7 @@ def test_a_logit_may_count_for_less_in_the_order_than_in_the_score() -> None:
 
 def test_equal_joint_scores_keep_their_order() -> None:
     """Where the cross-encoder sees no difference, the bi-encoder's order stands."""
-    flat = Joint(score=0.0, logit=1.0, imputed=0.0, imputed_by_score=0.0)
+    flat = Joint(score=0.0, logit=1.0, imputed=0.0, imputed_by_score=0.0, order=1.0)
     assert [c.entry for c in flat.rank(ranking([(5, 0.9), (1, 0.5), (8, 0.2)]), [2.0, 2.0, 2.0])] == [5, 1, 8]
 
 

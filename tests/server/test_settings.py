@@ -123,6 +123,14 @@ BAD_FILES: dict[str, tuple[str, str]] = {
         "[provider_options]\narena_extend_strategy = true\n",
         r"my\.toml: provider_options: input should be a valid string, not True",
     ),
+    "endless": (
+        "reconnect_seconds = inf\n",
+        r"my\.toml: reconnect_seconds: input should be less than or equal to 86400, not inf",
+    ),
+    "an algorithm without a key": (
+        'token_algorithm = "RS256"\n',
+        r"settings: token_algorithm is set, and no token is asked for without a token_key",
+    ),
     "empty host": ('host = ""\n', r"my\.toml: host: string should have at least 1 character, not ''"),
     "no network": (
         'trusted_proxies = ["::1", "proxy"]\n',

@@ -150,3 +150,41 @@ def test_no_journal(place: Site, args: tuple[str, ...], says: str) -> None:
     assert says in done.stderr
     assert "secret" not in done.stderr
     assert place.snapshot() == before
+
+
+def test_an_export_never_harms_the_journal(place: Site) -> None:
+    """What would be written over the journal, or beside it, is refused, and everything is still there."""
+    before = journal_of(place).read_bytes()
+    done = place.run("journal", "export", "-o", "var/../var/journal.sqlite")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("is the journal itself; name another file to write\n")
+    assert journal_of(place).read_bytes() == before
+
+
+def test_an_export_that_fails_leaves_the_file_that_was_there(place: Site) -> None:
+    """A file appears when it is whole, also in the place of another."""
+    out = place.folder / "out.jsonl"
+    out.write_text("of yesterday\n", encoding="utf-8")
+    done = place.run("journal", "export", "--from", "2026-11-24", "--to", "2026-11-23", "-o", "out.jsonl")
+    assert done.returncode == 2
+    assert out.read_text(encoding="utf-8") == "of yesterday\n"
+    assert place.run("journal", "export", "-o", "out.jsonl").returncode == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_the_last_day_of_all(place: Site) -> None:
+    """Nothing lies beyond it."""
+    done = place.run("journal", "count", "--to", "9999-12-31", "--json")
+    assert json.loads(done.stdout)["asks"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("var", "is not a file"), ("empty", "is empty"), ("nowhere", "does not exist")]
+)
+def test_what_is_no_journal(place: Site, name: str, says: str) -> None:
+    """It is refused, and left as it is."""
+    (place.folder / "empty").touch()
+    done = place.run("journal", "count", "--journal", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert not (place.folder / "empty").stat().st_size
