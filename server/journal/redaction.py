@@ -18,11 +18,13 @@ EMAIL, PHONE, CARD, NUMBER = "[email]", "[phone]", "[card]", "[number]"
 _SUSPECT = re.compile(r"[\d@\uff20\ufe6b]")
 
 _LOCAL = r"\w.!#$%&'*+/=?^`{|}~\-"
+_DOMAIN = r"[ ]?[@\uff20\ufe6b][ ]?[\w\-]++(?:[.\u3002\uff0e][\w\-]++)+"
 _EMAIL = re.compile(
     # The look-behind enters a run of characters at its first one alone.
     rf"""(?:(?<![{_LOCAL}])[{_LOCAL}]++|"[^"@]*+")"""
-    r"[ ]?[@\uff20\ufe6b][ ]?"
-    r"[\w\-]++(?:[.\u3002\uff0e][\w\-]++)+"
+    rf"{_DOMAIN}"
+    # Another one that follows without a gap goes with it; on its own it would be found only the next time.
+    rf"(?:[{_LOCAL}]*+{_DOMAIN})*+"
 )
 # Digits of any script with up to three characters between them that are no letters: how card numbers are typed.
 _SPREAD = re.compile(r"\d(?:[\W_]{0,3}+\d)*+")

@@ -121,7 +121,7 @@ SERVE = {
     ),
     "a later format": Case(
         "serve --port 0",
-        "has format 99 and this faqwire reads up to 3: upgrade faqwire",
+        "has format 99 and this faqwire reads up to 4: upgrade faqwire",
         holding("var/index/current/manifest.json", '{"format": 99}'),
     ),
     **{
