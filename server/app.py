@@ -146,12 +146,6 @@ class Server:
         if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
             self._page = MetricsPage(self._metrics, settings.metrics_host, settings.metrics_port)
             await self._page.start()
-        try:
-            await self._open_journal()
-        except JournalError:
-            await self._stop_serving()
-            raise
-        self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
         self._admission = Admission(
             most=room,
             most_per_client=settings.max_connections_per_address,
@@ -160,10 +154,12 @@ class Server:
             clock=asyncio.get_running_loop().time,
         )
         try:
+            await self._open_journal()
+            self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
             self._listener = await listen(
                 self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
             )
-        except ListenError:
+        except (JournalError, ListenError):
             await self._stop_serving()
             raise
         self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))

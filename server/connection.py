@@ -52,9 +52,9 @@ from server.messages import (
 )
 from server.pace import Pace
 from server.pipeline import Pipeline, Resolved, Running
-from server.recorder import Asked, Recorder
 from server.recorder import Feedback as FeedbackRecord
-from server.replies import reply
+from server.recorder import Recorder
+from server.replies import record_of, reply
 from server.telemetry import Closing, Metrics, ReplyType
 from server.websocket import Websocket
 
@@ -203,27 +203,26 @@ class Connection:
         try:
             message = decode(frame)
         except Undecodable as exc:
-            # An id that is being answered would make this look like that request's end.
-            await self._refuse(None if exc.request_id in self._active else exc.request_id, refusal or exc.error)
+            await self._refuse(exc.request_id, refusal or exc.error)
             return
         if refusal is not None:
             await self._turn_away(message, refusal, arrived)
             return
         try:
             await self._take(message, arrived, first=first)
-        except (DuplicateId, NotInFlight, OutOfOrder) as exc:  # with an id it would look like another request's end
+        except (DuplicateId, NotInFlight, OutOfOrder) as exc:  # what they name is another request, or none
             await self._refuse(None, exc)
 
     async def _turn_away(self, message: ClientMessage, refusal: RateLimited, arrived: float) -> None:
-        """Refuse a message that came too fast, under its id unless that is another request's."""
+        """Refuse a message that came too fast."""
         match message:
             case Ask() if message.id not in self._active:
                 deadline = arrived + seconds_for(message, self._limits)
                 await self._reply(error_message(message.id, refusal), arrived, deadline)
-            case Suggest() | Feedback() | Ping() if message.id not in self._active:
-                await self._refuse(message.id, refusal)
-            case _:
+            case Cancel() | Hello():  # the id is that of another request, or there is none
                 await self._refuse(None, refusal)
+            case _:
+                await self._refuse(message.id, refusal)
 
     async def _take(self, message: ClientMessage, arrived: float, *, first: bool) -> None:
         """Do what a message says.
@@ -262,7 +261,7 @@ class Connection:
             self._metrics.refused(exc)
             await self._reply(error_message(ask.id, exc), arrived, deadline)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
-            await self._reply(self._failed(ask.id), arrived, deadline)
+            await self._reply(error_message(ask.id, self._failed(ask.id)), arrived, deadline)
         else:
             if isinstance(begun, Resolved):
                 await self._reply(self._answer(ask, begun, arrived), arrived, deadline)
@@ -311,23 +310,21 @@ class Connection:
 
     async def _record(self, feedback: Feedback, recorder: Recorder) -> None:
         record = FeedbackRecord(feedback.ref, self._id, self._hello.visitor, feedback.helpful, feedback.comment)
-        message: Accepted | Error
+        problem: RequestError | None = None
         try:
             await recorder.feedback(record)
-            message = Accepted(feedback.id)
         except NotStored as exc:
             _log.warning("feedback is not recorded", ref=feedback.ref, reason=str(exc))
             problem = RecordingFailed("feedback cannot be recorded now; send it again later")
-            message = error_message(feedback.id, problem)
         except Exception:  # noqa: BLE001 every request ends in exactly one reply
-            message = self._failed(feedback.id)
+            problem = self._failed(feedback.id)
         finally:
             del self._active[feedback.id]
-        await self._send(message)
-        if isinstance(message, Error):
-            self._metrics.errors[message.code].inc()
-        else:
-            self._metrics.feedback["helpful" if feedback.helpful else "unhelpful"].inc()
+        if problem is not None:
+            await self._refuse(feedback.id, problem)
+            return
+        await self._send(Accepted(feedback.id))
+        self._metrics.feedback["helpful" if feedback.helpful else "unhelpful"].inc()
 
     def _admit(self) -> None:
         """Refuse what may not be in flight beside all that is."""
@@ -347,7 +344,7 @@ class Connection:
         except RequestError as exc:
             message = error_message(ask.id, exc)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
-            message = self._failed(ask.id)
+            message = error_message(ask.id, self._failed(ask.id))
         finally:
             self._active.pop(ask.id, None)
         await self._reply(message, arrived, running.deadline)
@@ -357,27 +354,13 @@ class Connection:
         answer = reply(ask.id, resolved, self._pipeline.engine.index, total)
         _log.debug("answered", id=ask.id, decision=answer.decision, ms=answer.timing_ms["total"])
         if self._recorder is not None:
-            self._recorder.asked(self._record_of(ask, answer))
+            self._recorder.asked(record_of(ask.text, answer, self._id, self._hello.visitor))
         return answer
 
-    def _record_of(self, ask: Ask, answer: Answer) -> Asked:
-        return Asked(
-            ref=answer.ref,
-            connection=self._id,
-            visitor=self._hello.visitor,
-            text=ask.text,
-            decision=answer.decision,
-            entry=None if answer.entry is None else answer.entry.id,
-            confidence=answer.confidence,
-            confirmation=answer.confirmation,
-            total_ms=answer.timing_ms["total"],
-            index_version=answer.index,
-        )
-
     @staticmethod
-    def _failed(request_id: str) -> Error:
+    def _failed(request_id: str) -> Internal:
         _log.exception("message failed", id=request_id)
-        return error_message(request_id, Internal("the server failed on this message; its log says how"))
+        return Internal("the server failed on this message; its log says how")
 
     async def _reply(self, message: Answer | Error | Cancelled, arrived: float, deadline: float) -> None:
         await self._send(message)
@@ -392,7 +375,8 @@ class Connection:
         self._metrics.replied(kind, now - arrived, now - deadline)
 
     async def _refuse(self, request_id: str | None, error: RequestError) -> None:
-        await self._send(error_message(request_id, error))
+        """Send an error, without the id where that is being answered: it would look like that request's end."""
+        await self._send(error_message(None if request_id in self._active else request_id, error))
         self._metrics.errors[error.code].inc()
 
     async def _send(self, message: ServerMessage) -> None:

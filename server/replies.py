@@ -1,4 +1,4 @@
-"""From an outcome to the `answer` that a client gets; pure but for the `ref`."""
+"""From an outcome to the `answer` that a client gets, and to what is recorded of it; pure but for the `ref`."""
 
 import secrets
 from datetime import date
@@ -8,6 +8,7 @@ from intents.entries import Entry
 from intents.index import FaqIndex
 from server.messages import Answer, CandidateView, EntryView, FollowUp
 from server.pipeline import Resolved
+from server.recorder import Asked
 
 
 def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) -> Answer:
@@ -39,6 +40,29 @@ def reply(request_id: str, resolved: Resolved, index: FaqIndex, total: float) ->
         confirmation=outcome.confirmation,
         timing_ms=_milliseconds(resolved, total),
         index=index.manifest.version,
+    )
+
+
+def record_of(text: str, answer: Answer, connection: str, visitor: str | None) -> Asked:
+    """What is recorded of an answered ask.
+
+    Args:
+        text: what was asked.
+        answer: what the client gets.
+        connection: the connection's id.
+        visitor: who asked, or None.
+    """
+    return Asked(
+        ref=answer.ref,
+        connection=connection,
+        visitor=visitor,
+        text=text,
+        decision=answer.decision,
+        entry=None if answer.entry is None else answer.entry.id,
+        confidence=answer.confidence,
+        confirmation=answer.confirmation,
+        total_ms=answer.timing_ms["total"],
+        index_version=answer.index,
     )
 
 

@@ -161,13 +161,14 @@ def _opened(config: Path | None, journal: str | None) -> Iterator["Store"]:
     from server.journal.store import Store
 
     place = place_of(settings.journal)
-    made = "it is made when a server with this setting starts"
-    if place.file is not None and not place.file.exists():
-        raise JournalError(f"journal {place} does not exist; {made}")
-    if place.file is not None and not place.file.is_file():
-        raise JournalError(f"journal {place} is not a file; name the journal's")
-    if place.file is not None and not place.file.stat().st_size:
-        raise JournalError(f"journal {place} is empty, and so no journal; {made}")
+    if place.file is not None:
+        made = "it is made when a server with this setting starts"
+        if not place.file.exists():
+            raise JournalError(f"journal {place} does not exist; {made}")
+        if not place.file.is_file():
+            raise JournalError(f"journal {place} is not a file; name the journal's")
+        if not place.file.stat().st_size:
+            raise JournalError(f"journal {place} is empty, and so no journal; {made}")
     store = Store(place)
     store.open()
     try:
@@ -181,17 +182,12 @@ def _writing(output: str, store: "Store") -> Iterator[IO[str]]:
     """The file to write, which appears when it is whole; standard output and devices are written as they are."""
     from server.errors import JournalError
 
-    own = store.place.file
-    if (
-        own is not None
-        and Path(output).exists()
-        and any(
-            part.exists() and part.samefile(output) for part in (own, *(own.with_name(own.name + e) for e in _BESIDE))
-        )
-    ):
+    own, target = store.place.file, Path(output)
+    parts = () if own is None else (own, *(own.with_name(own.name + ending) for ending in _BESIDE))
+    if target.exists() and any(part.exists() and part.samefile(target) for part in parts):
         raise JournalError(f"{output} is the journal itself; name another file to write")
-    whole = output != "-" and (Path(output).is_file() or not Path(output).exists())
-    with click.open_file(output, "w", encoding="utf-8", atomic=whole) as file:
+    to_file = output != "-" and (target.is_file() or not target.exists())
+    with click.open_file(output, "w", encoding="utf-8", atomic=to_file) as file:
         yield file
 
 

@@ -165,12 +165,11 @@ class Writer:
 
     def _run(self, *, required: bool, opened: Callable[[JournalError | None], None], ended: Callable[[], None]) -> None:
         try:
-            problem = self._attempt(self._store.open, tell=False)
+            problem = _problem_of(self._store.open)
             if required and problem is not None and not problem.passing:
                 opened(problem)
                 return
-            if problem is not None:
-                self._health.worsen(str(problem))
+            self._settle(problem)
             opened(None)
             while self._sleep():
                 self._work()
@@ -275,28 +274,20 @@ class Writer:
         if self._attempt(prune) is not None:
             self._prune_at = time.monotonic() + PRUNE_RETRY_SECONDS
 
-    def _attempt(self, what: Callable[[], object], *, tell: bool = True) -> JournalError | None:
-        """Do something with the store; returns how it failed, or None. What failed is tried again later.
+    def _attempt(self, what: Callable[[], object]) -> JournalError | None:
+        """Do something with the store; returns how it failed, or None. What failed is tried again later."""
+        problem = _problem_of(what)
+        self._settle(problem)
+        return problem
 
-        Args:
-            what: to do.
-            tell: whether the journal is degraded where it fails.
-        """
-        try:
-            what()
-        except JournalError as exc:
-            problem = exc
-        except Exception as exc:  # noqa: BLE001 a thread that ended would lose all that comes
-            _log.critical("the journal failed", exc_info=True)
-            problem = JournalError(f"the journal failed ({type(exc).__name__})")
-        else:
+    def _settle(self, problem: JournalError | None) -> None:
+        """Go on at once after what succeeded, and later and later after what failed."""
+        if problem is None:
             self._retry_seconds = self._retry_at = 0.0
-            return None
-        if tell:
-            self._health.worsen(str(problem))
+            return
+        self._health.worsen(str(problem))
         self._retry_seconds = min(max(FIRST_RETRY_SECONDS, 2 * self._retry_seconds), LAST_RETRY_SECONDS)
         self._retry_at = time.monotonic() + self._retry_seconds
-        return problem
 
     def _give_up(self, reason: str) -> None:
         """Nothing can be written: feedback fails, asks wait, or are given up where there is no later."""
@@ -323,3 +314,15 @@ class Writer:
 
     def _count(self, kind: Kept, fate: Keeping, number: int = 1) -> None:
         self._metrics.records[kind][fate].inc(number)
+
+
+def _problem_of(what: Callable[[], object]) -> JournalError | None:
+    """Do something with the store; returns how it failed, or None."""
+    try:
+        what()
+    except JournalError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 a thread that ended would lose all that comes
+        _log.critical("the journal failed", exc_info=True)
+        return JournalError(f"the journal failed ({type(exc).__name__})")
+    return None

@@ -18,7 +18,8 @@ from server.app import Server
 from server.engine import Engine
 from server.settings import Settings
 from server.telemetry import Metrics
-from tests.server.fakes import Clock, Device, HeldEngine
+from server.websocket import Websocket
+from tests.server.fakes import Clock, Device, HeldEngine, until
 
 Events = list[MutableMapping[str, Any]]
 ServerFactory = Callable[..., AbstractAsyncContextManager[Server]]
@@ -38,6 +39,41 @@ def nothing_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with blockbuster_ctx(["server", "intents", "export"]):
         yield
     assert not calls, "the event loop was blocked"
+
+
+class Ends:
+    """How connections of the test's servers end.
+
+    Attributes:
+        given_up: a client was found too slow.
+        lost: a connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.given_up, self.lost = asyncio.Event(), asyncio.Event()
+
+    async def closed(self, server: Server, left: int) -> None:
+        """Wait until one has ended, and so many are left."""
+        await self.lost.wait()
+        await until(lambda: len(server._connections) <= left)
+
+
+@pytest.fixture
+async def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
+    """Tells when connections end."""
+    ends, give_up, connection_lost = Ends(), Websocket._give_up, Websocket.connection_lost
+
+    def gives_up(websocket: Websocket) -> None:
+        give_up(websocket)
+        ends.given_up.set()
+
+    def loses(websocket: Websocket, exc: Exception | None) -> None:
+        connection_lost(websocket, exc)
+        ends.lost.set()
+
+    monkeypatch.setattr(Websocket, "_give_up", gives_up)
+    monkeypatch.setattr(Websocket, "connection_lost", loses)
+    return ends
 
 
 @pytest.fixture

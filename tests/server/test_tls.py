@@ -20,10 +20,10 @@ from server.client import Client
 from server.errors import SettingsError
 from server.messages import Answer
 from server.tls import Certificate
-from tests.server.conftest import Events, ServerFactory
+from tests.server.conftest import Ends, Events, ServerFactory
 from tests.server.fakes import until
 from tests.server.raw import Raw, dial
-from tests.server.test_websocket import SYSTEM_BUFFER, shrink, until_closed, until_given_up
+from tests.server.test_websocket import SYSTEM_BUFFER, shrink
 
 AUTHORITY = trustme.CA()
 
@@ -90,7 +90,7 @@ async def test_strangers(start_server: ServerFactory, site: Site) -> None:
 
 
 async def test_a_client_that_does_not_read(
-    start_server: ServerFactory, site: Site, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    start_server: ServerFactory, site: Site, trusting: ssl.SSLContext, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind TLS, which has buffers of its own, it is given up like any other."""
     monkeypatch.setattr("server.websocket.GOODBYE_SECONDS", 0.05)
@@ -101,8 +101,8 @@ async def test_a_client_that_does_not_read(
             own = client.websocket.transport.get_extra_info("socket")
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SYSTEM_BUFFER)
             asking = asyncio.create_task(ask_on(client))
-            await until_given_up(server)
-            await until_closed(server, 0)
+            await ends.given_up.wait()
+            await ends.closed(server, 0)
             client.websocket.transport.abort()
             with pytest.raises(ConnectionClosed):
                 await asking

@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from server.app import Server
 from server.close_codes import TOO_SLOW
 from server.websocket import Websocket
-from tests.server.conftest import ServerFactory
+from tests.server.conftest import Ends, ServerFactory
 from tests.server.fakes import sample
 from tests.server.raw import UPGRADE, dial
 
@@ -76,25 +76,25 @@ def closings(server: Server) -> float | None:
 
 
 async def test_a_client_that_does_not_read_is_told_and_cut_off(
-    start_server: ServerFactory, largest: list[int], monkeypatch: pytest.MonkeyPatch
+    start_server: ServerFactory, ends: Ends, largest: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its questions wait unread, its replies are bounded, and after a while it is gone; others are answered."""
     monkeypatch.setattr("server.websocket.GOODBYE_SECONDS", 0.05)
     async with start_server(send_seconds=0.05) as server, dial(server) as other, deaf(server) as (_, writer):
         writer.write(questions(1000))
-        await until_given_up(server)
-        await until_closed(server, 1)
+        await ends.given_up.wait()
+        await ends.closed(server, 1)
         await other.flush()
         assert closings(server) == 1
         assert largest[0] < LEAST_BOUND
 
 
-async def test_the_code_comes_last(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_code_comes_last(start_server: ServerFactory, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that begins to read in time gets what was written for it, and then why it is closed."""
     monkeypatch.setattr("server.websocket.GOODBYE_SECONDS", 600.0)
     async with start_server(send_seconds=0.05) as server, deaf(server) as (reader, writer):
         writer.write(questions(1000))
-        await until_given_up(server)
+        await ends.given_up.wait()
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         received = b""
         code = TOO_SLOW.to_bytes(2, "big")
@@ -104,15 +104,15 @@ async def test_the_code_comes_last(start_server: ServerFactory, monkeypatch: pyt
 
 
 async def test_pings_that_nobody_reads_the_pongs_of(
-    start_server: ServerFactory, largest: list[int], monkeypatch: pytest.MonkeyPatch
+    start_server: ServerFactory, ends: Ends, largest: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library answers them without waiting; so the buffer's size has a bound as well as its time."""
     monkeypatch.setattr("server.websocket.GOODBYE_SECONDS", 0.05)
     async with start_server(send_seconds=600.0, max_outgoing=LEAST_BOUND) as server:
         async with deaf(server) as (_, writer):
             writer.write(frames(Opcode.PING, [b"x" * 125] * 20_000))
-            await until_given_up(server)
-            await until_closed(server, 0)
+            await ends.given_up.wait()
+            await ends.closed(server, 0)
         assert closings(server) == 1
         assert LEAST_BOUND < largest[0] <= LEAST_BOUND + AT_ONCE
 
@@ -128,15 +128,3 @@ async def test_a_client_that_reads_late_is_served(start_server: ServerFactory) -
         assert [(await client.receive())["id"] for _ in range(300)] == [f"{number}" for number in range(300)]
         await client.flush()
         assert connection in server._connections
-
-
-async def until_closed(server: Server, left: int) -> None:
-    """Wait until so many connections are left."""
-    while len(server._connections) > left:  # noqa: ASYNC110 timers have to pass
-        await asyncio.sleep(0.01)
-
-
-async def until_given_up(server: Server) -> None:
-    """Wait until a client was found too slow."""
-    while not closings(server):  # noqa: ASYNC110 as above
-        await asyncio.sleep(0.01)
