@@ -1,9 +1,9 @@
 """The server, put together: listens, answers, drains, stops."""
 
 import asyncio
-import random
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import date
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ from server.admission import RETRY_SECONDS, Admission, Refusal
 from server.authentication import Authenticate
 from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
+from server.draining import drain
 from server.engine import Engine
 from server.errors import JournalError, ListenError
 from server.files import allow_open_files
-from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
+from server.http import STALLED_SECONDS, Gate, is_loopback
 from server.idling import dismiss_idle
-from server.listening import listen
-from server.messages import GoingAway, Limits
+from server.listening import Listener, bind
+from server.messages import Limits
 from server.metrics_page import MetricsPage
 from server.pace import Pace
 from server.recorder import Recorder
+from server.reloading import Reloader
 from server.serving import Serving, local_date
 from server.settings import Settings
 from server.telemetry import Metrics
@@ -34,8 +36,6 @@ from server.tokens import read_tokens
 from server.websocket import Websocket
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import Server as WebsocketServer
-
     from server.journal import Journal
 
 _log = structlog.get_logger(__name__)
@@ -43,8 +43,10 @@ _log = structlog.get_logger(__name__)
 
 # How long a client may take to answer the goodbye of a stopping server.
 CLOSE_SECONDS = 2.0
-# How long a stopping server writes what its journal was told.
-JOURNAL_SECONDS = 5.0
+# What of the time to stop is kept for what comes after the last client: goodbyes, batches, the journal; at most half.
+LAST_SECONDS = 8.0
+# What each of these has in any case.
+LEAST_SECONDS = 0.5
 # How often a lack of file handles is logged while it lasts.
 COMPLAINT_SECONDS = 10.0
 
@@ -58,6 +60,7 @@ class Server:
         engine: the loaded model and index.
         settings: how to serve.
         today: the day, for entries that are valid only at times.
+        sockets: bound ones to listen on, in place of those that the settings name.
         recorder: records what is asked and said of answers; None leaves that to the settings, by which nothing may.
         authenticate: checks clients' tokens; None leaves that to the settings, by which none may be needed.
     """
@@ -68,18 +71,21 @@ class Server:
         settings: Settings,
         *,
         today: Callable[[], date] = local_date,
+        sockets: Sequence[socket.socket] = (),
         recorder: Recorder | None = None,
         authenticate: Authenticate | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._today = today
+        self._sockets = sockets
         self._recorder = recorder
         self._journal: Journal | None = None
         self._authenticate = authenticate
         self._metrics = Metrics(CollectorRegistry())
         self._page: MetricsPage | None = None
         self._serving: Serving | None = None
+        self._retired: list[Serving] = []  # messages that are in flight may still end with these
         self._limits = Limits(
             max_text=settings.max_text,
             max_frame=settings.max_frame,
@@ -88,12 +94,15 @@ class Server:
             max_budget_ms=settings.max_budget_ms,
             budget_ms=settings.budget_ms,
         )
+        self._reloader: Reloader | None = None
         self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._admission: Admission | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._draining = False
         self._next_complaint = 0.0
-        self._listener: WebsocketServer | None = None
+        self._listener: Listener | None = None
 
     @property
     def url(self) -> str:
@@ -102,10 +111,9 @@ class Server:
         Raises:
             RuntimeError: the server does not listen, or no more.
         """
-        if self._listener is None or not self._listener.sockets:
+        url = None if self._listener is None else self._listener.url
+        if url is None:
             raise RuntimeError("the server is not listening")
-        host, port, *_ = next(iter(self._listener.sockets)).getsockname()
-        url = url_of(host, port)
         return url if self._settings.tls_certificate is None else url.replace("ws:", "wss:", 1)
 
     @property
@@ -156,16 +164,21 @@ class Server:
         try:
             await self._open_journal()
             self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
-            self._listener = await listen(
+            sockets = self._sockets or await asyncio.to_thread(bind, settings.host, settings.port)
+            listener = Listener(sockets)
+            await listener.start(
                 self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
             )
         except (JournalError, ListenError):
-            await self._stop_serving()
+            await self._stop_serving(asyncio.get_running_loop().time())
             raise
-        self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))
+        self._listener = listener
+        self._reloader = Reloader(settings, self._engine, self._swap, self._metrics)
+        self._do(self._reloader.watch())
+        self._do(dismiss_idle(self._connections, settings.idle_seconds))
         if certificate is not None:
-            self._chores.add(asyncio.create_task(keep_renewed(certificate)))
-        self._tell_what_runs()
+            self._do(keep_renewed(certificate))
+        self._tell_what_runs("listening")
 
     async def _open_journal(self) -> None:
         """Open the journal that the settings name, if there is nothing else to record with."""
@@ -189,10 +202,10 @@ class Server:
             ready=self._readiness,
         )
 
-    def _tell_what_runs(self) -> None:
+    def _tell_what_runs(self, event: str) -> None:
         encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
         _log.info(
-            "listening",
+            event,
             url=self.url,
             model=encoder.bundle.manifest.source.model,
             variant=encoder.variant,
@@ -209,59 +222,93 @@ class Server:
                 self._metrics.models[model.kind].in_use.switch(model.device.provider, model.variant)
         if (unconfirmed := self._unconfirmed()) is not None:
             _log.warning("nothing is confirmed", reason=unconfirmed)
-            self._metrics.degradations["unconfirmed"].set(1)
+        self._metrics.degradations["unconfirmed"].set(unconfirmed is not None)
         if encoder.device.degraded:
             _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
             self._metrics.degradations["gpu_unused"].set(1)
 
-    async def stop(self) -> bool:
-        """Tell every client, finish what is in flight, for as long as `drain_seconds`; then close with 1001.
+    def reload(self) -> None:
+        """Load the index anew, and the models where they have changed, beside all that is served.
+
+        Raises:
+            RuntimeError: the server has not been started.
+        """
+        if self._reloader is None:
+            raise RuntimeError("the server has not been started")
+        self._reloader.ask()
+
+    def _swap(self, engine: Engine) -> None:
+        """Answer what comes from here on with another engine; what is in flight ends with what it began with."""
+        last = self._running
+        self._engine = engine
+        self._serving = Serving(engine, self._settings, self._metrics, today=self._today, before=last)
+        self._retired.append(last)
+        in_flight = [task for connection in self._connections for task in connection.in_flight]
+        self._do(self._retire(last, in_flight))
+        self._tell_what_runs("reloaded")
+
+    async def _retire(self, serving: Serving, in_flight: Collection["asyncio.Task[None]"]) -> None:
+        if in_flight:
+            await asyncio.wait(in_flight)
+        await serving.close()
+        self._retired.remove(serving)
+
+    def _do(self, chore: Coroutine[Any, Any, None]) -> None:
+        """Do something beside all else, until it is done or the server stops."""
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def stop(self, *, shared: bool = False) -> bool:
+        """Let all clients go, one after the other, finish what is in flight, and stop; within `drain_seconds`.
+
+        Args:
+            shared: whether other processes, which go on, have the port as well: it is theirs from the first moment.
 
         Returns:
-            False if a model run hangs, and its thread cannot be ended.
+            False if a model run or the journal's database hangs, and its thread cannot be ended.
         """
-        if self._listener is None:
+        if self._listener is None or self._draining:
             return True
         self._draining = True
+        seconds = self._settings.drain_seconds
+        ends = asyncio.get_running_loop().time() + seconds
         _log.info("draining", connections=len(self._connections))
-        # The port stays open meanwhile, so that /readyz can say so; handshakes and new requests are refused.
-        farewells = {asyncio.create_task(connection.go_away()) for connection in self._connections}
-        if waited_for := farewells.union(*(connection.in_flight for connection in self._connections)):
-            await asyncio.wait(waited_for, timeout=self._settings.drain_seconds)
-        for farewell in farewells:
-            farewell.cancel()  # of clients that do not read
-        self._listener.close(code=GOING_AWAY, reason="the server is stopping")
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._listener.wait_closed()
-        except TimeoutError:
-            _log.warning("clients that do not answer the goodbye are cut off", connections=len(self._connections))
-            for connection in list(self._connections):
-                connection.abort()
-        ended = await self._stop_serving()
+        if shared:
+            self._listener.refuse()
+        # Else the port stays open meanwhile, so that /readyz can say so; handshakes are refused.
+        await drain(
+            self._connections,
+            self._empty,
+            per_second=self._settings.closings_per_second,
+            seconds=seconds - min(LAST_SECONDS, seconds / 2),
+        )
+        if left := await self._listener.close("the server is stopping", seconds=CLOSE_SECONDS):
+            _log.warning("clients that do not answer the goodbye are cut off", connections=left)
+        ended = await self._stop_serving(ends)
         _log.info("stopped")
         return ended
 
-    def _farewell(self) -> GoingAway | None:
-        """What a client is told of the server's stopping, with a delay of its own; None while it goes on."""
-        if not self._draining:
-            return None
-        delay = random.uniform(0, self._settings.reconnect_seconds)  # noqa: S311 no secret
-        return GoingAway(round(1000 * delay))
+    async def _stop_serving(self, ends: float) -> bool:
+        """Stop all that runs beside the connections, by about that time on the event loop's clock."""
 
-    async def _stop_serving(self) -> bool:
-        for chore in self._chores:
+        def left() -> float:
+            return max(LEAST_SECONDS, ends - asyncio.get_running_loop().time())
+
+        chores = list(self._chores)
+        for chore in chores:
             chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.gather(*chores, return_exceptions=True)
         pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
-        ended = True if self._serving is None else await self._serving.close()
+        running = [*self._retired, *([] if self._serving is None else [self._serving])]
+        ended = all(await asyncio.gather(*(serving.close(left()) for serving in running)))
         await asyncio.gather(*pages)
         if self._journal is not None:  # last: all that was answered is told it by now
-            await self._journal.close(JOURNAL_SECONDS)
+            ended = await self._journal.close(left()) and ended
         return ended
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> bool:
-        """Serve until SIGINT or SIGTERM.
+        """Serve until SIGINT or SIGTERM; reload on SIGHUP.
 
         Args:
             announce: called with the address once the server listens.
@@ -274,6 +321,7 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
         await self.start()
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         announce(self.url)
         await stopping.wait()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -308,22 +356,25 @@ class Server:
 
     async def _serve_connection(self, websocket: Websocket) -> None:
         client = websocket.client
+        if self._draining:  # it was admitted before
+            websocket.dismiss(GOING_AWAY, "the server is stopping")
+            return
         if (refusal := self._door.enter(client)) is not None:  # others came in since its handshake was admitted
             self._metrics.refusals[refusal.cause].inc()
             websocket.dismiss(TRY_AGAIN_LATER, refusal.reason)
             return
         connection = Connection(
             websocket,
-            self._running.pipeline,
+            lambda: self._running.pipeline,
             self._limits,
             Pace(self._settings.messages_per_second, self._settings.message_burst, asyncio.get_running_loop().time()),
-            self._farewell,
             self._metrics,
             hello_seconds=self._settings.hello_seconds,
             recorder=self._recorder,
             authenticate=None if websocket.authenticated else self._authenticate,
         )
         self._connections.add(connection)
+        self._empty.clear()
         self._metrics.connections.inc()
         try:
             await connection.serve()
@@ -332,6 +383,8 @@ class Server:
             await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
             self._door.leave(client)
             self._metrics.connections.dec()
 
@@ -349,7 +402,10 @@ class Server:
             "variant": encoder.variant,
             "provider": encoder.device.provider,
             "cross_encoder": None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
-            "degraded": encoder.device.degraded or self._unconfirmed() or (self._journal and self._journal.degraded),
+            "degraded": encoder.device.degraded
+            or self._unconfirmed()
+            or (self._journal and self._journal.degraded)
+            or (self._reloader and self._reloader.problem),
         }
 
 

@@ -23,6 +23,7 @@ class AnswerCache:
     def __init__(self, size: int, metrics: Metrics) -> None:
         self._outcomes: LRUCache[tuple[str, str, date, bool], Outcome] = LRUCache(size)
         self._metrics = metrics
+        metrics.cache_entries.set(0)
 
     def get(self, text: str, version: str, day: date, *, confirm: bool) -> Outcome | None:
         """What this message came to, or None."""

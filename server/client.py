@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
@@ -63,9 +64,11 @@ class Client:
         async with Client("ws://127.0.0.1:8765/") as client:
             reply = await client.ask("where is my order")
 
-    A connection that is lost is made again, after a delay that grows from try to try and is drawn at random, or after
-    the one that the server asked for; not where its close code says that this would not help. Requests that were in
-    flight then fail, and none is sent again by itself. Requests that come meanwhile wait for the next connection.
+    A connection that is lost is made again, after a delay that grows from try to try and is drawn at random; not where
+    its close code says that this would not help. Requests that were in flight then fail, and none is sent again by
+    itself. Requests that come meanwhile wait for the next connection. Where the server announces that it will stop,
+    nothing fails: at the moment that it names, requests begin to wait, and the connection is changed once those in
+    flight have ended.
 
     Cancelling any request is safe: its reply, when it comes, is dropped. Cancelling `ask` tells the server so, which
     then does not spend the model's time on it.
@@ -93,8 +96,9 @@ class Client:
         self._pending: dict[str, asyncio.Future[Reply]] = {}
         self._websocket: asyncio.Future[ClientConnection] | None = None  # the present one, or the next one
         self._keeper: asyncio.Task[None] | None = None
-        self._cancelling: set[asyncio.Task[None]] = set()
-        self._return_at = 0.0  # on the event loop's clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._return_at: float | None = None  # on the event loop's clock; where the server has asked for it
+        self._going: ClientConnection | None = None  # takes no more requests
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -116,10 +120,12 @@ class Client:
         if self._websocket is None or self._keeper is None:
             return
         self._closing = True
+        if self._going is not None:
+            await self._going.close()
         if self._websocket.done() and self._websocket.exception() is None:
             await self._websocket.result().close()
         self._keeper.cancel()
-        await asyncio.gather(self._keeper, *self._cancelling, return_exceptions=True)
+        await asyncio.gather(self._keeper, *self._tasks, return_exceptions=True)
 
     async def ask(self, text: str, *, budget_ms: int | None = None, again: bool = False) -> Answer | Error:
         """Ask a question, and wait for its one reply; cancelling tells the server.
@@ -189,6 +195,7 @@ class Client:
             raise
         finally:
             del self._pending[request_id]
+            self._change_if_idle()
             if future.done() and not future.cancelled():
                 future.exception()  # has been seen now
         if isinstance(reply, expected | Error):
@@ -196,9 +203,7 @@ class Client:
         raise ClientError(f"{self._url} replied to an {tag_of(type(message))} with a {tag_of(type(reply))}")
 
     def _cancel(self, websocket: ClientConnection, request_id: str) -> None:
-        task = asyncio.create_task(_send(websocket, Cancel(request_id)))
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
+        self._beside(_send(websocket, Cancel(request_id)))
 
     async def _connected(self) -> ClientConnection:
         """The present connection, or the next one."""
@@ -227,10 +232,14 @@ class Client:
                 lost = await self._read(websocket)
                 if self._closing:
                     lost = closed
+                elif websocket is self._going:
+                    lost = Lost(lost.problem, again=True)
                 if not lost.again:
                     return
                 self._lose(lost)
-                self._websocket = loop.create_future()
+                self._going = None
+                if self._websocket is None or self._websocket.done():
+                    self._websocket = loop.create_future()
                 if loop.time() - since > STEADY_SECONDS:
                     self._backoff.reset()
                 websocket = await self._open_again()
@@ -260,8 +269,9 @@ class Client:
             ClientError: that would not help.
         """
         while True:
-            left = self._return_at - asyncio.get_running_loop().time()
-            await asyncio.sleep(max(left, self._backoff.next()))
+            asked, self._return_at = self._return_at, None
+            left = self._backoff.next() if asked is None else asked - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, left))
             try:
                 return await self._open()
             except ClientError as exc:
@@ -272,7 +282,13 @@ class Client:
         """Deliver what the server sends, until the connection ends."""
         try:
             async for frame in websocket:
-                self._deliver(decode_server(frame))
+                message = decode_server(frame)
+                if isinstance(message, GoingAway):
+                    loop = asyncio.get_running_loop()
+                    self._return_at = loop.time() + message.reconnect_after_ms / 1000
+                    loop.call_at(self._return_at, self._go, websocket)
+                else:
+                    self._deliver(message)
         except ConnectionClosed:
             pass
         except msgspec.MsgspecError as exc:
@@ -284,11 +300,28 @@ class Client:
         problem = f"{self._url} closed the connection ({websocket.close_code}{reason})"
         return Lost(problem, again=may_reconnect(websocket.close_code))
 
+    def _go(self, websocket: ClientConnection) -> None:
+        """Let new requests wait for the next connection, for the server wants this one to be left."""
+        present = self._websocket
+        if present is None or not present.done() or present.exception() is not None or present.result() != websocket:
+            return
+        self._websocket = asyncio.get_running_loop().create_future()
+        self._going = websocket
+        self._change_if_idle()
+
+    def _change_if_idle(self) -> None:
+        """Close a connection that is to be left, once nothing is in flight; `_keep` then makes the next one."""
+        if self._going is not None and not self._pending:
+            self._beside(self._going.close())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _deliver(self, message: ServerMessage | None) -> None:
         match message:
-            case GoingAway():
-                self._return_at = asyncio.get_running_loop().time() + message.reconnect_after_ms / 1000
-            case Welcome() | None:
+            case GoingAway() | Welcome() | None:
                 pass  # nobody waits for a later kind of message
             case _:
                 future = self._pending.get(message.id or "")  # an error may name no request

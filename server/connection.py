@@ -9,7 +9,7 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 
 from server.authentication import Authenticate
-from server.close_codes import IDLE, TOO_FAST, UNAUTHENTICATED
+from server.close_codes import GOING_AWAY, IDLE, TOO_FAST, UNAUTHENTICATED
 from server.errors import (
     DuplicateId,
     Internal,
@@ -67,8 +67,9 @@ FRAMES_AT_A_TIME = 8
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A question that is being answered."""
+    """A question that is being answered, and by what: a server may have another pipeline by now."""
 
+    pipeline: Pipeline
     running: Running
     arrived: float
     task: "asyncio.Task[None]"
@@ -83,10 +84,9 @@ class Connection:
 
     Args:
         websocket: the open connection.
-        pipeline: answers messages.
+        pipeline: gives what answers messages now; a message ends with what it began with.
         limits: what the client may do.
         pace: how fast.
-        farewell: what to tell the client when the server is about to stop; None while it is not.
         metrics: told how requests ended.
         hello_seconds: how long the client has for its token, where one is needed.
         recorder: records what is asked and said of answers; None where nothing is.
@@ -96,10 +96,9 @@ class Connection:
     def __init__(
         self,
         websocket: Websocket,
-        pipeline: Pipeline,
+        pipeline: Callable[[], Pipeline],
         limits: Limits,
         pace: Pace,
-        farewell: Callable[[], GoingAway | None],
         metrics: Metrics,
         *,
         hello_seconds: float,
@@ -110,7 +109,6 @@ class Connection:
         self._pipeline = pipeline
         self._limits = limits
         self._pace = pace
-        self._farewell = farewell
         self._metrics = metrics
         self._hello_seconds = hello_seconds
         self._recorder = recorder
@@ -119,7 +117,8 @@ class Connection:
         self._id = websocket.id.hex
         self._heard = asyncio.get_running_loop().time()  # when the last message came
         self._greeted = False
-        self._told = False
+        self._farewell: GoingAway | None = None  # once the client is to go
+        self._leaving = False
         self._active: dict[str, InFlight | None] = {}  # by id; None is a request that cannot be cancelled
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -137,12 +136,17 @@ class Connection:
         if self._heard < since and not self._tasks:
             self._dismiss("idle", IDLE, "no message came for long; connect again to ask")
 
-    async def go_away(self) -> None:
-        """Tell the client that the server is about to stop, once, and not before it is greeted; cancelling is safe."""
-        farewell = self._farewell()
-        if self._greeted and not self._told and farewell is not None:
-            self._told = True
-            await self._send(farewell)
+    async def go_away(self, after: float) -> None:
+        """Tell the client to go after so many seconds, though not before it is greeted; cancelling is safe."""
+        self._farewell = GoingAway(round(1000 * after))
+        if self._greeted:
+            await self._send(self._farewell)
+
+    def leave(self) -> None:
+        """Take no more requests, and begin to close the connection as soon as none is in flight."""
+        self._leaving = True
+        if not self._tasks:
+            self._websocket.dismiss(GOING_AWAY, "the server is stopping")
 
     async def serve(self) -> None:
         """Serve until the client leaves or the connection is closed; what is in flight then is cancelled."""
@@ -150,7 +154,8 @@ class Connection:
         try:
             await self._send(self._welcome())
             self._greeted = True
-            await self.go_away()  # who is greeted while the server begins to stop has not been told
+            if self._farewell is not None:
+                await self._send(self._farewell)
             if self._authenticate is not None and not await self._is_authentic(self._authenticate):
                 self._dismiss("unauthenticated", UNAUTHENTICATED, "begin with a hello that has a valid token")
                 return
@@ -172,7 +177,7 @@ class Connection:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _welcome(self) -> Welcome:
-        index = self._pipeline.engine.index
+        index = self._pipeline().engine.index
         header = index.faq.header
         return Welcome(SUBPROTOCOL, header.name, header.language, header.greeting, index.manifest.version, self._limits)
 
@@ -256,7 +261,8 @@ class Connection:
         try:
             self._admit()
             check_ask(ask, self._limits)
-            begun = self._pipeline.begin(ask.text, deadline)
+            pipeline = self._pipeline()
+            begun = pipeline.begin(ask.text, deadline)
         except RequestError as exc:
             self._metrics.refused(exc)
             await self._reply(error_message(ask.id, exc), arrived, deadline)
@@ -264,24 +270,29 @@ class Connection:
             await self._reply(error_message(ask.id, self._failed(ask.id)), arrived, deadline)
         else:
             if isinstance(begun, Resolved):
-                await self._reply(self._answer(ask, begun, arrived), arrived, deadline)
+                await self._reply(self._answer(ask, pipeline, begun, arrived), arrived, deadline)
                 return
-            task = asyncio.create_task(self._finish(ask, begun, arrived))
-            self._active[ask.id] = InFlight(begun, arrived, task)
-            self._watch(task)
+            task = asyncio.create_task(self._finish(ask, pipeline, begun, arrived))
+            self._active[ask.id] = InFlight(pipeline, begun, arrived, task)
             # A task that is cancelled before its first step does nothing about its message.
-            task.add_done_callback(lambda _: self._pipeline.abandon(begun))
+            task.add_done_callback(lambda _: pipeline.abandon(begun))
+            self._watch(task)
 
     def _watch(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if self._leaving:
+            self.leave()
 
     async def _cancel(self, cancel: Cancel) -> None:
         asked = self._active.get(cancel.id)
         if asked is None:
             raise NotInFlight(f"no question with the id {cancel.id!r} is in flight; it may have been answered just now")
         del self._active[cancel.id]
-        self._pipeline.abandon(asked.running)
+        asked.pipeline.abandon(asked.running)
         asked.task.cancel()
         await asyncio.wait({asked.task})  # it may have been confirming; nothing of it goes on from here
         await self._reply(Cancelled(cancel.id), asked.arrived, asked.running.deadline)
@@ -292,7 +303,7 @@ class Connection:
         except InvalidText as exc:
             await self._refuse(suggest.id, exc)
             return
-        found = self._pipeline.suggest(suggest.text)
+        found = self._pipeline().suggest(suggest.text)
         await self._send(Suggestions(suggest.id, tuple(Suggestion(entry.id, entry.question) for entry in found)))
         self._metrics.suggests.inc()
 
@@ -328,7 +339,7 @@ class Connection:
 
     def _admit(self) -> None:
         """Refuse what may not be in flight beside all that is."""
-        if self._farewell() is not None:
+        if self._leaving:
             raise ShuttingDown("the server is about to stop; connect again")
         if len(self._tasks) >= self._limits.max_in_flight:
             raise TooManyInFlight(
@@ -337,10 +348,10 @@ class Connection:
                 retry_after_ms=self._limits.budget_ms,
             )
 
-    async def _finish(self, ask: Ask, running: Running, arrived: float) -> None:
+    async def _finish(self, ask: Ask, pipeline: Pipeline, running: Running, arrived: float) -> None:
         message: Answer | Error
         try:
-            message = self._answer(ask, await self._pipeline.finish(running), arrived)
+            message = self._answer(ask, pipeline, await pipeline.finish(running), arrived)
         except RequestError as exc:
             message = error_message(ask.id, exc)
         except Exception:  # noqa: BLE001 every ask ends in exactly one reply
@@ -349,9 +360,9 @@ class Connection:
             self._active.pop(ask.id, None)
         await self._reply(message, arrived, running.deadline)
 
-    def _answer(self, ask: Ask, resolved: Resolved, arrived: float) -> Answer:
+    def _answer(self, ask: Ask, pipeline: Pipeline, resolved: Resolved, arrived: float) -> Answer:
         total = asyncio.get_running_loop().time() - arrived
-        answer = reply(ask.id, resolved, self._pipeline.engine.index, total)
+        answer = reply(ask.id, resolved, pipeline.engine.index, total)
         _log.debug("answered", id=ask.id, decision=answer.decision, ms=answer.timing_ms["total"])
         if self._recorder is not None:
             self._recorder.asked(record_of(ask.text, answer, self._id, self._hello.visitor))

@@ -157,7 +157,9 @@ class Lanes:
                 await self._all_left.wait()
         except TimeoutError:
             _log.critical("a batch does not end", lanes=sorted(self._running), seconds=round(self.longest_run(), 1))
-        return self._all_left.is_set()
+            return False
+        self._sources.clear()  # they know the lanes too: a circle that would keep an index in memory for some time
+        return True
 
     def _serve(self, lane: int, loop: asyncio.AbstractEventLoop) -> None:
         _yield_to_the_loop()

@@ -297,11 +297,11 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
 
 
 class GoingAway(msgspec.Struct, frozen=True, tag_field="type", tag="going_away"):
-    """The server is about to stop: it answers what it has accepted, then closes the connection.
+    """The server is about to stop, and this client is to go to another one at a moment of its own.
 
     Attributes:
-        reconnect_after_ms: how long to wait before connecting again, in milliseconds from this message; drawn for each
-            connection, so that not all of them come at once.
+        reconnect_after_ms: when that is, in milliseconds from this message. Until then everything is answered; then the
+            client asks no more here, waits for its replies, closes, and connects again.
     """
 
     reconnect_after_ms: int

@@ -33,22 +33,33 @@ class Serving:
         settings: limits of queues and batches, and the cache's size.
         metrics: told what happens.
         today: the day, for entries that are valid only at times.
+        before: what this one takes the place of: where they share a model, it knows already what batches take.
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, metrics: Metrics, *, today: Callable[[], date] = local_date
+        self,
+        engine: Engine,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        today: Callable[[], date] = local_date,
+        before: "Serving | None" = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
+        self.engine = engine
+        self.costs: dict[int, CostModel] = {}  # by the encoder's identity
         self.lanes = Lanes(engine.encoder.sessions, clock=clock)
         bounds = Bounds(settings.max_queue, settings.max_batch, settings.max_batch_tokens, settings.max_batch_ms / 1000)
 
         def batcher(
             run: Callable[[Sequence[Tokens], int], Sequence[R]], encoder: Encoder, took: Sequence[Measured]
         ) -> MicroBatcher[Tokens, R]:
+            cost = None if before is None else before.costs.get(id(encoder))
+            self.costs[id(encoder)] = cost = cost or _taught(took, clock())
             made = MicroBatcher[Tokens, R](
                 run,
                 self.lanes,
-                _taught(took, clock()),
+                cost,
                 length=len,
                 key=_key,
                 shape=encoder.shape,

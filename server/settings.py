@@ -42,6 +42,15 @@ class Settings(BaseSettings):
     cross_encoder: Annotated[
         Path | None, Field(description="folder of the cross-encoder's bundle; without one nothing is confirmed")
     ] = None
+    index_poll_seconds: Annotated[
+        float | None,
+        Field(
+            description='how often a server looks for another current version of the index; "off" is never',
+            ge=0.1,
+            le=86_400,
+        ),
+        BeforeValidator(_none_if_off),
+    ] = 1.0
     pair_tokens: Annotated[
         int, Field(description="most tokens of a message joined with a candidate; indexes keep theirs", ge=16)
     ] = 64
@@ -158,16 +167,15 @@ class Settings(BaseSettings):
         int, Field(description="most asks that wait to be written to the journal, and as many feedbacks", ge=1)
     ] = 10_000
     drain_seconds: Annotated[
-        float, Field(description="how long a stopping server finishes what is in flight, in seconds", ge=0, le=86_400)
-    ] = 5.0
-    reconnect_seconds: Annotated[
+        float, Field(description="how long a server may take to stop, in seconds", ge=1, le=86_400)
+    ] = 25.0
+    closings_per_second: Annotated[
         float,
-        Field(
-            description="over how many seconds the clients of a stopping server spread their reconnecting",
-            ge=0,
-            le=86_400,
-        ),
-    ] = 5.0
+        Field(description="how many clients of a stopping server are sent away in a second", ge=0.01, le=1_000_000),
+    ] = 500.0
+    workers: Annotated[
+        int, Field(description="processes that serve the port together; 1 is without a supervisor", ge=1, le=256)
+    ] = 1
     metrics_host: Annotated[str, Field(description="address to serve metrics on", min_length=1)] = "127.0.0.1"
     metrics_port: Annotated[
         int | None,

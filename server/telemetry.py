@@ -35,7 +35,8 @@ Refusal = RefusalCause | Literal["queue_full", "budget", "in_flight", "message_r
 Closing = Literal["idle", "too_fast", "too_slow", "unauthenticated"]
 Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
-Degradation = Literal["gpu_unused", "unconfirmed", "journal"]
+Degradation = Literal["gpu_unused", "unconfirmed", "journal", "stale_index"]
+ReloadResult = Literal["swapped", "unchanged", "refused"]
 Kept = Literal["ask", "feedback"]
 Keeping = Literal["stored", "queue_full", "failed", "refused", "closing"]
 
@@ -172,6 +173,7 @@ class Metrics:
         cache_entries: answers that it holds.
         connections: open connections.
         index_in_use: (version,) of the index that answers.
+        reloads: times that the index was to be loaded anew, by what came of it.
         degradations: 1 where something works worse than it was asked to, else 0; by what it is.
         journal: what becomes of records of asks and feedback.
 
@@ -259,6 +261,9 @@ class Metrics:
         self.cache_entries = gauge("cache_entries", "Answers in the answer cache")
         self.connections = gauge("connections", "Open connections")
         self.index_in_use = InUse(gauge("index_in_use", "Processes that answer from this version", "version"))
+        self.reloads: dict[ReloadResult, Counter] = _children(
+            counter("reloads_total", "Times that the index was to be loaded anew", "result"), values_of(ReloadResult)
+        )
         self.degradations: dict[Degradation, Gauge] = _children(
             gauge("degraded", "Processes that work worse than they were asked to", "reason"), values_of(Degradation)
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from time import perf_counter
 
 import numpy as np
@@ -39,7 +40,8 @@ class Measured:
 class Encoder:
     """One bundle, ready to run.
 
-    `run` may be called from several threads, each with its own `session` number: one thread owns each session.
+    `run` may be called from several threads, each with a `session` number of its own. Who shares one waits: so do, for
+    some milliseconds, the messages on an index that has just been replaced and those on its successor.
 
     Args:
         bundle: an opened bundle of this class's `kind`.
@@ -80,6 +82,7 @@ class Encoder:
         if device.provider == TENSORRT:
             own = engine_options(bundle, variant, file, cache=device.tensorrt_cache, buckets=self._buckets)
         self.runners = [self._runner(open_session(file, device, threads=threads, own=own)) for _ in range(sessions)]
+        self._turns = [Lock() for _ in range(sessions)]
 
     def _runner(self, session: object) -> Runner:
         if self._buckets is None:
@@ -98,7 +101,8 @@ class Encoder:
 
     def run(self, batch: Sequence[Tokens], session: int = 0) -> Floats:
         """Run one batch on one session; what the rows are is the subclass's to say."""
-        return self.runners[session].run(batch)
+        with self._turns[session]:
+            return self.runners[session].run(batch)
 
     def warm_up(self, *, max_rows: int = 32, max_batch_tokens: int = 4096, seconds: float = 0.5) -> list[Measured]:
         """Run every session before there are messages, so that none of them pays for set-up, and measure.

@@ -5,7 +5,7 @@ On a CPU a session runs each batch as it is: padding would be work for nothing, 
 for each bucket. A run copies the batch into the bound inputs and the result out of the bound output, so that nothing is
 allocated on the device and no result is overwritten by the next run.
 
-One thread owns each session, and with it its runner: none of this is locked.
+One thread at a time uses a session, and with it its runner (`Encoder.run` sees to that): none of this is locked.
 """
 
 from collections.abc import Sequence

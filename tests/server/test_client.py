@@ -99,7 +99,7 @@ async def test_cancelled_question(start_held: ServerFactory, device: Device) -> 
         assert isinstance(await client.ask("Where is my order?"), Answer)
         assert len(device.seen) == lanes
         assert not client._pending
-        assert not client._cancelling
+        assert not client._tasks
 
 
 async def test_cancelled_ping(server: Server) -> None:
@@ -111,7 +111,7 @@ async def test_cancelled_ping(server: Server) -> None:
         await until(pinging.done)
         await client.ping()
         assert not client._pending
-        assert not client._cancelling
+        assert not client._tasks
 
 
 async def test_suggest(server: Server) -> None:

@@ -6,19 +6,16 @@ import re
 import socket
 import struct
 from collections.abc import MutableMapping
-from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Subprotocol
 
 from server.app import Server
-from server.connection import Connection
 from server.errors import ListenError
-from server.messages import Welcome
 from tests.server.fakes import Device, until
 from tests.server.raw import UNSEEN, UPGRADE, dial
 
@@ -189,103 +186,6 @@ async def test_question_and_goodbye_in_one_piece(start_held: ServerFactory, devi
         await staying.flush()
         assert len(device.seen) == lanes
     assert not alarming(logs)
-
-
-async def test_stop_finishes_what_is_in_flight(start_held: ServerFactory, device: Device) -> None:
-    """A stopping server refuses new questions, answers those it has accepted, then closes with 1001 and lets go."""
-    async with start_held() as server, dial(server) as client, dial(server) as idle:
-        url = server.url
-        await client.ask("accepted", UNSEEN)
-        batch = await device.arrived.get()
-        stopping = asyncio.create_task(server.stop())
-        for one in (client, idle):
-            assert (await one.receive())["type"] == "going_away"
-        await client.ask("new", UNSEEN)
-        error = await client.receive()
-        assert (error["id"], error["code"], error["retryable"]) == ("new", "shutting_down", True)
-        await client.flush()
-        assert not stopping.done()
-        batch.finish()
-        assert (await client.receive())["id"] == "accepted"
-        for one in (client, idle):
-            with pytest.raises(ConnectionClosedOK) as caught:
-                await one.receive()
-            assert caught.value.rcvd is not None
-            assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1001, "the server is stopping")
-        await stopping
-        with pytest.raises(ConnectionRefusedError):
-            async with dial(url):
-                pass
-
-
-async def test_stop_does_not_wait_for_ever(start_held: ServerFactory, device: Device) -> None:
-    """What is not done when the time to drain is over is cancelled, and its client is told to go elsewhere."""
-    async with start_held(drain_seconds=0) as server, dial(server) as client:
-        await client.ask("1", UNSEEN)
-        await device.arrived.get()
-        stopping = asyncio.create_task(server.stop())
-        assert (await client.receive())["type"] == "going_away"
-        with pytest.raises(ConnectionClosedOK) as caught:
-            await client.receive()
-        assert caught.value.rcvd is not None
-        assert caught.value.rcvd.code == 1001
-        device.let_go()
-        await stopping
-
-
-async def test_going_away(start_server: ServerFactory) -> None:
-    """A stopping server tells every client once, before it closes; when to return is drawn within the setting."""
-    async with start_server(reconnect_seconds=3) as server, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(dial(server)) for _ in range(20)]
-        await server.stop()
-        told = [await client.receive() for client in clients]
-        for client in clients:
-            with pytest.raises(ConnectionClosedOK):
-                await client.receive()
-    assert {frozenset(message) for message in told} == {frozenset({"type", "reconnect_after_ms"})}
-    assert {message["type"] for message in told} == {"going_away"}
-    delays = [message["reconnect_after_ms"] for message in told]
-    assert all(0 <= delay <= 3000 for delay in delays)
-    assert len(set(delays)) > 1
-
-
-async def test_going_away_without_a_spread(start_server: ServerFactory) -> None:
-    """Where nothing is to be spread, clients may come back at once."""
-    async with start_server(reconnect_seconds=0) as server, dial(server) as client:
-        await server.stop()
-        assert await client.receive() == {"type": "going_away", "reconnect_after_ms": 0}
-
-
-async def test_going_away_while_greeted(start_held: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who connects in the moment in which the server begins to stop is greeted first, and then told, once."""
-    greet = Connection._welcome
-    stopping: list[asyncio.Task[bool]] = []
-
-    def stop_then_greet(connection: Connection) -> Welcome:
-        server._draining = True
-        stopping.append(asyncio.create_task(server.stop()))
-        return greet(connection)
-
-    async with start_held() as server:
-        monkeypatch.setattr(Connection, "_welcome", stop_then_greet)
-        async with dial(server) as client:
-            assert client.welcome["type"] == "welcome"
-            assert (await client.receive())["type"] == "going_away"
-            with pytest.raises(ConnectionClosedOK):
-                await client.receive()
-        await stopping[0]
-
-
-async def test_client_that_does_not_answer_the_goodbye(
-    start_server: ServerFactory, logs: Events, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stopping server does not wait for ever for a client that says nothing more: it is cut off."""
-    monkeypatch.setattr("server.app.CLOSE_SECONDS", 0.01)
-    async with start_server() as server, dial(server) as client:
-        client.websocket.transport.pause_reading()
-        assert await server.stop()
-        client.websocket.transport.abort()
-    assert [event["event"] for event in alarming(logs)] == ["clients that do not answer the goodbye are cut off"]
 
 
 async def test_stop_before_start_and_twice(start_server: ServerFactory) -> None:

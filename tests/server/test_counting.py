@@ -73,7 +73,9 @@ async def test_refusals_are_counted(start_held: ServerFactory, device: Device) -
             await client.receive()
 
 
-async def test_each_refusal_has_its_reason(start_held: ServerFactory, device: Device) -> None:
+async def test_each_refusal_has_its_reason(
+    start_held: ServerFactory, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lack of time, too many questions of one client, too many clients, and a server that stops are told apart."""
     async with start_held(metrics_port=0, max_in_flight=3, max_connections=2) as server, dial(server) as client:
         lanes = server._engine.encoder.sessions
@@ -87,8 +89,10 @@ async def test_each_refusal_has_its_reason(start_held: ServerFactory, device: De
         await client.ask("too many", f"{UNSEEN} too")
         error = await client.receive()
         assert (error["id"], error["code"]) == ("too many", "too_many_in_flight")
+        monkeypatch.setattr("server.draining.GRACE_SECONDS", 0.0)
         stopping = asyncio.create_task(server.stop())
         assert (await client.receive())["type"] == "going_away"
+        await client.flush()
         await client.ask("too late", UNSEEN)
         assert (await client.receive())["code"] == "shutting_down"
         value = await scraped(server)

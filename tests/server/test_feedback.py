@@ -178,13 +178,17 @@ async def test_long_comments(start_server: ServerFactory, book: Book) -> None:
     assert [len(said.comment or "") for said in book.kept] == [MAX_COMMENT]
 
 
-async def test_a_stopping_server_records_what_it_has_taken(start_server: ServerFactory, book: Book) -> None:
-    """What came before is recorded and accepted; what comes later is refused, to be given to another server."""
+async def test_a_stopping_server_records_what_it_has_taken(
+    start_server: ServerFactory, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has taken is recorded and accepted; what comes too late is refused, to be given to another server."""
+    monkeypatch.setattr("server.draining.GRACE_SECONDS", 0.0)
     async with start_server(recorder=book) as server, dial(server) as client:
         await send(client, "before")
         await until(lambda: bool(book.begun))
         stopping = asyncio.create_task(server.stop())
         assert (await client.receive())["type"] == "going_away"
+        await client.flush()
         await send(client, "after")
         error = await client.receive()
         assert (error["id"], error["code"], error["retryable"]) == ("after", "shutting_down", True)

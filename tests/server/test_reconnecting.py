@@ -210,6 +210,60 @@ async def test_it_waits_as_long_as_the_server_asked(clock: Clock) -> None:
         assert one.connected == 2
 
 
+async def test_it_leaves_when_it_is_to_go(clock: Clock) -> None:
+    """At the moment that `going_away` names requests begin to wait; those in flight end first, and none fails."""
+    held, asked = asyncio.Event(), asyncio.Event()
+    seen: list[tuple[int, str]] = []
+
+    async def announce(websocket: ServerConnection, number: int) -> None:
+        async for frame in websocket:
+            request = json.loads(frame)
+            seen.append((number, request["id"]))
+            if number == 1 and request["id"] == "1":
+                await websocket.send(json.dumps({"type": "going_away", "reconnect_after_ms": 5_000}))
+                asked.set()
+                await held.wait()
+            await websocket.send(json.dumps({"type": "pong", "id": request["id"]}))
+        assert websocket.close_code == 1000
+
+    async with host(announce) as one, Client(one.url, open_timeout=1000, backoff=patient()) as client:
+        first = asyncio.create_task(client.ping())
+        await asked.wait()
+        early = asyncio.create_task(client.ping())
+        await turns()
+        clock.now += 6
+        await turns()
+        late = asyncio.create_task(client.ping())
+        await turns()
+        assert (one.connected, late.done()) == (1, False)
+        held.set()
+        await asyncio.gather(first, early, late)
+        assert one.connected == 2
+        assert seen == [(1, "1"), (1, "2"), (2, "3")]
+
+
+async def test_it_closes_what_it_is_about_to_leave(clock: Clock) -> None:
+    """A client that is closed while it waits for its last replies leaves no connection behind."""
+    gone, asked = asyncio.Event(), asyncio.Event()
+
+    async def announce(websocket: ServerConnection, number: int) -> None:
+        await websocket.recv()
+        await websocket.send(json.dumps({"type": "going_away", "reconnect_after_ms": 0}))
+        asked.set()
+        await websocket.wait_closed()
+        gone.set()
+
+    async with host(announce) as one, Client(one.url, open_timeout=1000, backoff=impatient()) as client:
+        waiting = asyncio.create_task(client.ping())
+        await asked.wait()
+        await until(lambda: client._going is not None)
+        await client.__aexit__(None, None, None)
+        await gone.wait()
+        assert one.connected == 1
+        with pytest.raises(ClientError):
+            await waiting
+
+
 async def test_delays_grow_until_a_connection_holds(clock: Clock) -> None:
     """Connections that break at once are made after growing delays; one that held for a while begins anew."""
     drawn: list[float] = []

@@ -124,8 +124,8 @@ BAD_FILES: dict[str, tuple[str, str]] = {
         r"my\.toml: provider_options: input should be a valid string, not True",
     ),
     "endless": (
-        "reconnect_seconds = inf\n",
-        r"my\.toml: reconnect_seconds: input should be less than or equal to 86400, not inf",
+        "drain_seconds = inf\n",
+        r"my\.toml: drain_seconds: input should be less than or equal to 86400, not inf",
     ),
     "an algorithm without a key": (
         'token_algorithm = "RS256"\n',

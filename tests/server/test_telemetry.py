@@ -248,7 +248,8 @@ def test_labels_are_all_documented(metrics: Metrics) -> None:
     elsewhere = {"code", "decision", "provider", "variant", "version"}
     for name, _, labels in families(metrics):
         for label in labels.keys() - elsewhere:
-            of = f" of {name.removeprefix('faqwire_').removesuffix('_total')}" if label == "reason" else ""
+            noun = name.removeprefix("faqwire_").removesuffix("_total").replace("_", " ")
+            of = f" of {noun}" if label in {"reason", "result"} else ""
             documented = table(page, f"value of `{label}`{of}").keys()
             assert documented == labels[label], f"docs/metrics.md is wrong about {label} of {name}"
 

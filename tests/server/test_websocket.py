@@ -40,7 +40,7 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def shrink(server: Server) -> None:
     """Give the server's connections small buffers of the system's, so that its own are soon needed."""
     assert server._listener is not None
-    for listening in server._listener.sockets:
+    for listening in server._listener._sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEM_BUFFER)
 
 
