@@ -5,6 +5,7 @@ import urllib.request
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from export.runtime.encoder import Measured
