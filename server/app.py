@@ -22,7 +22,7 @@ from server.errors import JournalError, ListenError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback
 from server.idling import dismiss_idle
-from server.listening import Listener, bind
+from server.listening import Listener, address_of, bind
 from server.messages import Limits
 from server.metrics_page import MetricsPage
 from server.pace import Pace
@@ -111,10 +111,9 @@ class Server:
         Raises:
             RuntimeError: the server does not listen, or no more.
         """
-        url = None if self._listener is None else self._listener.url
-        if url is None:
+        if self._listener is None or not self._listener.sockets:
             raise RuntimeError("the server is not listening")
-        return url if self._settings.tls_certificate is None else url.replace("ws:", "wss:", 1)
+        return address_of(self._listener.sockets, self._settings)
 
     @property
     def metrics_url(self) -> str | None:
@@ -152,7 +151,7 @@ class Server:
             _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
-            self._page = MetricsPage(self._metrics, settings.metrics_host, settings.metrics_port)
+            self._page = MetricsPage(self._metrics.shown(), settings.metrics_host, settings.metrics_port)
             await self._page.start()
         self._admission = Admission(
             most=room,
@@ -388,13 +387,18 @@ class Server:
             self._door.leave(client)
             self._metrics.connections.dec()
 
-    def _health(self) -> dict[str, object]:
+    @property
+    def problem(self) -> str | None:
+        """Why the process should be replaced, or None while it works."""
         stalled = self._running.lanes.longest_run() > STALLED_SECONDS
-        return {"problem": f"a batch has been running for over {STALLED_SECONDS:.0f} s" if stalled else None}
+        return f"a batch has been running for over {STALLED_SECONDS:.0f} s" if stalled else None
+
+    def _health(self) -> dict[str, object]:
+        return {"problem": self.problem}
 
     def _readiness(self) -> dict[str, object]:
         encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
-        problem = "draining" if self._draining else self._health()["problem"]
+        problem = "draining" if self._draining else self.problem
         return {
             "problem": problem,
             "index": self._engine.index.manifest.version,

@@ -56,6 +56,13 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
+def address_of(sockets: Sequence[socket.socket], settings: Settings) -> str:
+    """The address at which a server that listens on these sockets is reached from this machine."""
+    host, port, *_ = sockets[0].getsockname()
+    url = url_of(host, port)
+    return url if settings.tls_certificate is None else url.replace("ws:", "wss:", 1)
+
+
 def _bound(made: socket.socket, address: Any) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,13 +87,9 @@ class Listener:
         self._servers: list[Server] = []
 
     @property
-    def url(self) -> str | None:
-        """An address to connect to, as if it were without TLS; None once the port is closed."""
-        for server in self._servers:
-            for listening in server.sockets:
-                host, port, *_ = listening.getsockname()
-                return url_of(host, port)
-        return None
+    def sockets(self) -> list[socket.socket]:
+        """What is listened on; none once the port is closed."""
+        return [bound for bound in self._sockets if bound.fileno() >= 0] if self._servers else []
 
     async def start(
         self,

@@ -5,26 +5,22 @@ from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from server.http import url_of
 from server.listening import listen_error
-from server.telemetry import SHARED_FOLDER, Metrics
 
 
 class MetricsPage:
     """Serves metrics over HTTP, in threads beside the event loop.
 
-    Where `PROMETHEUS_MULTIPROC_DIR` names a folder, they are those of all processes that write there.
-
     Args:
-        metrics: what is shown.
+        registry: what is shown.
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
     """
 
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        self._registry = metrics.registry if SHARED_FOLDER is None else _of_all_processes()
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self._registry = registry
         self._host = host
         self._port = port
         self._running: tuple[WSGIServer, Thread] | None = None
@@ -66,9 +62,3 @@ def _stop(server: WSGIServer, thread: Thread) -> None:
     server.shutdown()  # waits until the thread looks up, for half a second at the most
     server.server_close()
     thread.join()
-
-
-def _of_all_processes() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return registry

@@ -1,4 +1,4 @@
-"""What a process that serves asks of its interpreter."""
+"""What a process that serves asks of its interpreter, and what it tells its supervisor."""
 
 import gc
 import sys
@@ -6,6 +6,9 @@ import sys
 # Seconds after which a thread that waits for the interpreter is let in. A lane that has its batch's result needs it for
 # some microseconds before it can start the next; at Python's own 5 ms its core would stand still meanwhile.
 SWITCH_SECONDS = 0.001
+
+# What a worker says on standard output: once, when it serves, and from then on every now and then.
+READY, ALIVE = "ready", "alive"
 
 
 def settle() -> None:

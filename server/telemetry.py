@@ -11,12 +11,14 @@ Recording is safe from any thread, and cheap: labels are resolved when `Metrics`
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from export.bundle import Kind
 from intents.cascade import Confirmation
@@ -37,6 +39,7 @@ Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
 Degradation = Literal["gpu_unused", "unconfirmed", "journal", "stale_index"]
 ReloadResult = Literal["swapped", "unchanged", "refused"]
+WorkerState = Literal["running", "restarting", "given_up"]
 Kept = Literal["ask", "feedback"]
 Keeping = Literal["stored", "queue_full", "failed", "refused", "closing"]
 
@@ -301,6 +304,41 @@ class Metrics:
                 self.refusals["message_rate"].inc()
             case ShuttingDown():
                 self.refusals["stopping"].inc()
+
+    def shown(self) -> CollectorRegistry:
+        """What a page of this process shows: its own, or what all processes have in the folder that they share."""
+        return self.registry if SHARED_FOLDER is None else _of_all_processes(SHARED_FOLDER)
+
+
+class SupervisorMetrics:
+    """What the supervisor of several workers tells, and what they tell themselves.
+
+    Args:
+        folder: where the workers keep their values.
+
+    Attributes:
+        registry: shows all of it.
+        restarts: how often a worker was started again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = _of_all_processes(str(folder))
+        self.restarts = Counter("faqwire_worker_restarts_total", "Workers started again", registry=self.registry)
+        self._workers: dict[WorkerState, Gauge] = _children(
+            Gauge("faqwire_workers", "Workers, by how they are", ("state",), registry=self.registry),
+            values_of(WorkerState),
+        )
+
+    def show(self, states: Mapping[WorkerState, int]) -> None:
+        """Record how many workers are how."""
+        for state, gauge in self._workers.items():
+            gauge.set(states.get(state, 0))
+
+
+def _of_all_processes(folder: str) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)
+    return registry
 
 
 def values_of(literal: Any) -> tuple[Any, ...]:

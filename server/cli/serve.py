@@ -2,12 +2,17 @@
 
 import asyncio
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from server.cli import options
+
+if TYPE_CHECKING:
+    from server.settings import Settings
 
 
 @click.command
@@ -19,13 +24,14 @@ from server.cli import options
 @options.variant
 @options.search
 @options.cross_encoder
+@click.option("--workers", type=click.IntRange(1), help="Processes that serve the port together.  [default: 1]")
 @click.option("--sessions", type=click.IntRange(0), help="Model sessions; 0 is one more than cores.  [default: 0]")
 @click.option("--budget-ms", type=click.IntRange(1), help="Budget of messages that bring none.  [default: 100]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level to log.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How logs are written.")
 @options.config
 def command(config: Path | None, **flags: object) -> None:
-    """Serve an index until SIGINT or SIGTERM.
+    """Serve an index until SIGINT or SIGTERM; SIGHUP loads it anew.
 
     Every other setting can be given in the environment (FAQWIRE_...) or in the settings file.
     """
@@ -35,6 +41,9 @@ def command(config: Path | None, **flags: object) -> None:
     settings = read_settings(config, **flags)
     configure_logs(settings.log_level, settings.log_format)
 
+    if settings.workers > 1:
+        sys.exit(asyncio.run(_supervise(settings)))
+
     from server.app import Server
     from server.engine import load_engine
     from server.process import settle
@@ -43,6 +52,12 @@ def command(config: Path | None, **flags: object) -> None:
     settle()
     if not asyncio.run(Server(engine, settings).run(announce=_announce)):
         os._exit(1)  # a model run that hangs cannot be stopped, and Python would wait for its thread
+
+
+async def _supervise(settings: "Settings") -> int:
+    from server.supervisor import Supervisor
+
+    return await Supervisor(settings).run(announce=_announce)
 
 
 def _announce(url: str) -> None:

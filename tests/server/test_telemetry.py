@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 from server.errors import ListenError, SettingsError
 from server.metrics_page import MetricsPage
 from server.settings import read_settings
-from server.telemetry import VARIABLE, Metrics
+from server.telemetry import VARIABLE, Metrics, SupervisorMetrics
 from tests.test_docs import read, table
 
 HOST = "127.0.0.1"
@@ -63,7 +64,7 @@ def metrics() -> Metrics:
 @asynccontextmanager
 async def served(metrics: Metrics, port: int = 0) -> AsyncIterator[MetricsPage]:
     """A page on a free port, or the one given."""
-    page = MetricsPage(metrics, HOST, port)
+    page = MetricsPage(metrics.shown(), HOST, port)
     await page.start()
     try:
         yield page
@@ -210,12 +211,12 @@ async def test_page(metrics: Metrics) -> None:
         assert parse(await asyncio.to_thread(fetch, page.url))[series("connections")] == 2
 
 
-def families(metrics: Metrics) -> Iterator[tuple[str, str, dict[str, set[str]]]]:
-    """Name, type and labels with their values of every metric that has been used at least once."""
+def families(metrics: Metrics, folder: Path) -> Iterator[tuple[str, str, dict[str, set[str]]]]:
+    """Name, type and labels with their values of every metric, the supervisor's among them; the folder is empty."""
     metrics.models["bi-encoder"].in_use.switch("CPUExecutionProvider", "int8")
     metrics.models["cross-encoder"].in_use.switch("CPUExecutionProvider", "fp32")
     metrics.index_in_use.switch("1")
-    for family in metrics.registry.collect():
+    for family in chain(metrics.registry.collect(), SupervisorMetrics(folder).registry.collect()):
         labels: dict[str, set[str]] = {}
         for sample in family.samples:
             for label, value in sample.labels.items():
@@ -224,10 +225,10 @@ def families(metrics: Metrics) -> Iterator[tuple[str, str, dict[str, set[str]]]]
         yield f"{family.name}_total" if family.type == "counter" else family.name, family.type, labels
 
 
-def test_metrics_are_all_documented(metrics: Metrics) -> None:
+def test_metrics_are_all_documented(metrics: Metrics, tmp_path: Path) -> None:
     """metrics.md has every metric with its type, labels and unit, and nothing that is none."""
     documented = table(read("docs/metrics.md"), "metric")
-    found = {name: (kind, labels) for name, kind, labels in families(metrics)}
+    found = {name: (kind, labels) for name, kind, labels in families(metrics, tmp_path)}
     missing, extra = found.keys() - documented, documented.keys() - found.keys()
     assert not missing, f"docs/metrics.md has no row for {', '.join(sorted(missing))}"
     assert not extra, f"docs/metrics.md has rows for {', '.join(sorted(extra))}, which are no metrics"
@@ -242,11 +243,11 @@ def test_metrics_are_all_documented(metrics: Metrics) -> None:
             assert (unit == suffix) == name.endswith(f"_{suffix}"), f"{place}: the unit is wrong"
 
 
-def test_labels_are_all_documented(metrics: Metrics) -> None:
+def test_labels_are_all_documented(metrics: Metrics, tmp_path: Path) -> None:
     """metrics.md has every value of the labels that have a fixed set of them, and no other."""
     page = read("docs/metrics.md")
     elsewhere = {"code", "decision", "provider", "variant", "version"}
-    for name, _, labels in families(metrics):
+    for name, _, labels in families(metrics, tmp_path):
         for label in labels.keys() - elsewhere:
             noun = name.removeprefix("faqwire_").removesuffix("_total").replace("_", " ")
             of = f" of {noun}" if label in {"reason", "result"} else ""
@@ -307,7 +308,7 @@ async def test_scrape_leaves_the_event_loop_alone(metrics: Metrics) -> None:
 
 async def test_stop(metrics: Metrics) -> None:
     """A page that was stopped has given its port back, and can be stopped again, or before it was started."""
-    page = MetricsPage(metrics, HOST, 0)
+    page = MetricsPage(metrics.shown(), HOST, 0)
     await page.stop()
     await page.start()
     url = page.url
@@ -328,19 +329,19 @@ async def test_busy_port(metrics: Metrics) -> None:
     async with served(metrics) as page:
         port = urlsplit(page.url).port
         with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port} cannot be listened on .* another metrics_port"):
-            await MetricsPage(metrics, HOST, port or 0).start()
+            await MetricsPage(metrics.shown(), HOST, port or 0).start()
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "a" * 64])
 async def test_host_that_is_not_here(metrics: Metrics, host: str) -> None:
     """A host that is no address of this machine is named with its setting."""
     with pytest.raises(ListenError, match=rf"metrics_host '{host}' is not an address of this machine"):
-        await MetricsPage(metrics, host, 0).start()
+        await MetricsPage(metrics.shown(), host, 0).start()
 
 
 async def test_ipv6(metrics: Metrics) -> None:
     """An IPv6 address is listened on, and has its brackets in the URL."""
-    page = MetricsPage(metrics, "::1", 0)
+    page = MetricsPage(metrics.shown(), "::1", 0)
     await page.start()
     assert page.url.startswith("http://[::1]:")
     assert "faqwire_connections" in await asyncio.to_thread(fetch, page.url)
@@ -390,7 +391,7 @@ from prometheus_client import CollectorRegistry
 from server.metrics_page import MetricsPage
 from server.telemetry import Metrics
 async def main():
-    page = MetricsPage(Metrics(CollectorRegistry()), "127.0.0.1", 0)
+    page = MetricsPage(Metrics(CollectorRegistry()).shown(), "127.0.0.1", 0)
     await page.start()
     print(page.url, flush=True)
     await asyncio.to_thread(sys.stdin.read)
