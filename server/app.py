@@ -17,7 +17,7 @@ from server.authentication import Authenticate
 from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
 from server.engine import Engine
-from server.errors import JournalError, ListenError
+from server.errors import JournalError, ListenError, SettingsError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.idling import dismiss_idle
@@ -31,6 +31,7 @@ from server.settings import Settings
 from server.telemetry import Metrics
 from server.tls import Certificate, keep_renewed
 from server.tokens import read_tokens
+from server.watching import Watch
 from server.websocket import Websocket
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Server:
         self._authenticate = authenticate
         self._metrics = Metrics(CollectorRegistry())
         self._page: MetricsPage | None = None
+        self._watch: Watch | None = None
         self._serving: Serving | None = None
         self._limits = Limits(
             max_text=settings.max_text,
@@ -130,7 +132,7 @@ class Server:
 
         Raises:
             ListenError: the address cannot be had.
-            SettingsError: the certificate or the key of tokens cannot be used.
+            SettingsError: the certificate or the key of tokens cannot be used, or what sends traces is not there.
             JournalError: the journal cannot be used.
         """
         settings = self._settings
@@ -155,11 +157,12 @@ class Server:
         )
         try:
             await self._open_journal()
+            self._watch = await Watch.open(settings, self._engine, self._metrics.tracing)
             self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
             self._listener = await listen(
                 self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
             )
-        except (JournalError, ListenError):
+        except (JournalError, ListenError, SettingsError):
             await self._stop_serving()
             raise
         self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))
@@ -256,6 +259,8 @@ class Server:
         pages = [] if self._page is None else [asyncio.create_task(self._page.stop())]
         ended = True if self._serving is None else await self._serving.close()
         await asyncio.gather(*pages)
+        if self._watch is not None:
+            await self._watch.close()
         if self._journal is not None:  # last: all that was answered is told it by now
             await self._journal.close(JOURNAL_SECONDS)
         return ended
@@ -293,7 +298,7 @@ class Server:
             self._next_complaint = loop.time() + COMPLAINT_SECONDS
             _log.error("no further connection can be accepted", reason=str(context.get("exception")))
         else:
-            _log.error(message, exc_info=context.get("exception"))
+            _log.error("the event loop met a problem", problem=message, exc_info=context.get("exception"))
 
     def _unconfirmed(self) -> str | None:
         """Why nothing is confirmed, where something was meant to be."""
@@ -322,13 +327,14 @@ class Server:
             hello_seconds=self._settings.hello_seconds,
             recorder=self._recorder,
             authenticate=None if websocket.authenticated else self._authenticate,
+            watch=self._watch,
         )
         self._connections.add(connection)
         self._metrics.connections.inc()
         try:
             await connection.serve()
         except Exception:  # noqa: BLE001 one client's fault must not be another's
-            _log.exception("connection failed")
+            _log.exception("connection failed", connection=websocket.id.hex)
             await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)
