@@ -79,8 +79,10 @@ class Tracing:
         # The collector must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="tracing", daemon=True)
         _HEADERS.addFilter(_nothing)
-        self._exporter = open_exporter(endpoint)
-        _HEADERS.removeFilter(_nothing)
+        try:
+            self._exporter = open_exporter(endpoint)
+        finally:
+            _HEADERS.removeFilter(_nothing)
         self._spans = Spans(model, variant)
         _EXPORTER.addFilter(self._listen)
         self._thread.start()

@@ -1,6 +1,7 @@
 """Guards what is logged: docs/logs.md has every event, and a client is followed by its connection's id."""
 
 import ast
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from server.app import Server
 from tests.server.conftest import Events, ServerFactory
 from tests.server.fakes import until
 from tests.server.raw import UNSEEN, UPGRADE, dial, get
-from tests.test_docs import ROOT, read, sections, table
+from tests.test_docs import ROOT, blocks, read, sections, table
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 
@@ -76,6 +77,8 @@ def test_fields_of_a_slow_message_are_explained() -> None:
     explained = table(text["Slow messages"], "field of a slow message").keys() | table(text["Fields"], "common field")
     [slow] = [call for call in calls() if call.event == "slow message"]
     assert slow.fields <= explained
+    [example] = blocks(read("docs/logs.md"), "json")
+    assert json.loads(example).keys() == slow.fields | {"event", "level", "timestamp"}
 
 
 def named(logs: Events, event: str) -> Events:

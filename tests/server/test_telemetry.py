@@ -167,6 +167,15 @@ RECORDED: dict[str, tuple[Callable[[Metrics], None], dict[Series, float]]] = {
         {series("journal_commit_seconds_sum"): 0.25},
     ),
     "journal that fails": (lambda m: m.journal.degraded.set(1), {series("degraded", reason="journal"): 1}),
+    "suggestions": (lambda m: m.suggests.inc(), {series("suggests_total"): 1}),
+    "feedback": (lambda m: m.feedback["unhelpful"].inc(), {series("feedback_total", opinion="unhelpful"): 1}),
+    "another decision": (lambda m: m.decisions_changed.inc(), {series("decisions_changed_total"): 1}),
+    "trace": (
+        lambda m: m.tracing.traces["queue_full"].inc(),
+        {series("traces_total", outcome="queue_full"): 1, series("traces_total", outcome="sent"): 0},
+    ),
+    "traces that are lost": (lambda m: m.tracing.degraded.set(1), {series("degraded", reason="tracing"): 1}),
+    "index": (lambda m: m.index_in_use.switch("1"), {series("index_in_use", version="1"): 1}),
     "model": (
         lambda m: m.models["bi-encoder"].in_use.switch("CPUExecutionProvider", "int8"),
         {series("model_in_use", model="bi-encoder", provider="CPUExecutionProvider", variant="int8"): 1},
@@ -183,6 +192,12 @@ def test_what_is_recorded_is_shown(
     values = shown(metrics)
     assert {name: values[name] for name in expected} == expected
     assert {metric(name) for (name, _), value in values.items() if value} <= {metric(name) for name, _ in expected}
+
+
+def test_every_metric_is_recorded(metrics: Metrics) -> None:
+    """No metric is left out above."""
+    recorded = {metric(name) for _, expected in RECORDED.values() for name, _ in expected}
+    assert {name for name, _, _ in families(metrics)} == recorded
 
 
 def test_series_are_there_from_the_start(metrics: Metrics) -> None:
