@@ -29,6 +29,7 @@ class SlowLog:
         self._seconds = seconds
         self._lines = 0
         self._withheld = 0
+        self._began = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def admits(self, ended: Ended) -> bool:
@@ -36,7 +37,9 @@ class SlowLog:
         if ended.seconds < self._seconds:
             return False
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self._turn)
+            loop = asyncio.get_running_loop()
+            self._began = loop.time()
+            self._timer = loop.call_later(WINDOW_SECONDS, self._turn)
         if self._lines == LINES:
             self._withheld += 1
             return False
@@ -74,7 +77,8 @@ class SlowLog:
 
     def _turn(self) -> None:
         if self._withheld:
-            _log.warning("more messages were slow", count=self._withheld, seconds=WINDOW_SECONDS)
+            seconds = round(asyncio.get_running_loop().time() - self._began, 1)
+            _log.warning("more messages were slow", count=self._withheld, seconds=seconds)
         self._lines = self._withheld = 0
         self._timer = None
 
