@@ -18,7 +18,7 @@ from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
 from server.draining import drain
 from server.engine import Engine
-from server.errors import JournalError, ListenError
+from server.errors import JournalError, ListenError, SettingsError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback
 from server.idling import dismiss_idle
@@ -33,6 +33,7 @@ from server.settings import Settings
 from server.telemetry import Metrics
 from server.tls import Certificate, keep_renewed
 from server.tokens import read_tokens
+from server.watching import Watch
 from server.websocket import Websocket
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Server:
         self._authenticate = authenticate
         self._metrics = Metrics(CollectorRegistry())
         self._page: MetricsPage | None = None
+        self._watch: Watch | None = None
         self._serving: Serving | None = None
         self._retired: list[Serving] = []  # messages that are in flight may still end with these
         self._limits = Limits(
@@ -137,7 +139,7 @@ class Server:
 
         Raises:
             ListenError: the address cannot be had.
-            SettingsError: the certificate or the key of tokens cannot be used.
+            SettingsError: the certificate or the key of tokens cannot be used, or what sends traces is not there.
             JournalError: the journal cannot be used.
         """
         settings = self._settings
@@ -162,13 +164,14 @@ class Server:
         )
         try:
             await self._open_journal()
+            self._watch = await Watch.open(settings, self._engine, self._metrics.tracing)
             self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
             sockets = self._sockets or await asyncio.to_thread(bind, settings.host, settings.port)
             listener = Listener(sockets)
             await listener.start(
                 self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
             )
-        except (JournalError, ListenError):
+        except (JournalError, ListenError, SettingsError):
             await self._stop_serving(asyncio.get_running_loop().time())
             raise
         self._listener = listener
@@ -177,7 +180,8 @@ class Server:
         self._do(dismiss_idle(self._connections, settings.idle_seconds))
         if certificate is not None:
             self._do(keep_renewed(certificate))
-        self._tell_what_runs("listening")
+        _log.info("listening", url=self.url, **self._engine.facts, metrics=self.metrics_url)
+        self._show_what_runs()
 
     async def _open_journal(self) -> None:
         """Open the journal that the settings name, if there is nothing else to record with."""
@@ -201,20 +205,8 @@ class Server:
             ready=self._readiness,
         )
 
-    def _tell_what_runs(self, event: str) -> None:
+    def _show_what_runs(self) -> None:
         encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
-        _log.info(
-            event,
-            url=self.url,
-            model=encoder.bundle.manifest.source.model,
-            variant=encoder.variant,
-            provider=encoder.device.provider,
-            sessions=encoder.sessions,
-            cross_encoder=None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
-            index=self._engine.index.manifest.version,
-            entries=self._engine.index.manifest.entries,
-            metrics=self.metrics_url,
-        )
         self._metrics.index_in_use.switch(self._engine.index.manifest.version)
         for model in (encoder, cross_encoder):
             if model is not None:
@@ -244,7 +236,8 @@ class Server:
         self._retired.append(last)
         in_flight = [task for connection in self._connections for task in connection.in_flight]
         self._do(self._retire(last, in_flight))
-        self._tell_what_runs("reloaded")
+        _log.info("reloaded", **engine.facts)
+        self._show_what_runs()
 
     async def _retire(self, serving: Serving, in_flight: Collection["asyncio.Task[None]"]) -> None:
         if in_flight:
@@ -302,6 +295,8 @@ class Server:
         running = [*self._retired, *([] if self._serving is None else [self._serving])]
         ended = all(await asyncio.gather(*(serving.close(left()) for serving in running)))
         await asyncio.gather(*pages)
+        if self._watch is not None:
+            await self._watch.close()
         if self._journal is not None:  # last: all that was answered is told it by now
             ended = await self._journal.close(left()) and ended
         return ended
@@ -340,7 +335,7 @@ class Server:
             self._next_complaint = loop.time() + COMPLAINT_SECONDS
             _log.error("no further connection can be accepted", reason=str(context.get("exception")))
         else:
-            _log.error(message, exc_info=context.get("exception"))
+            _log.error("the event loop met a problem", problem=message, exc_info=context.get("exception"))
 
     def _unconfirmed(self) -> str | None:
         """Why nothing is confirmed, where something was meant to be."""
@@ -371,6 +366,7 @@ class Server:
             hello_seconds=self._settings.hello_seconds,
             recorder=self._recorder,
             authenticate=None if websocket.authenticated else self._authenticate,
+            watch=self._watch,
         )
         self._connections.add(connection)
         self._empty.clear()
@@ -378,7 +374,7 @@ class Server:
         try:
             await connection.serve()
         except Exception:  # noqa: BLE001 one client's fault must not be another's
-            _log.exception("connection failed")
+            _log.exception("connection failed", connection=websocket.id.hex)
             await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)

@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 from server.authentication import Authenticate
 from server.close_codes import GOING_AWAY, IDLE, TOO_FAST, UNAUTHENTICATED
+from server.ended import Ended
 from server.errors import (
     DuplicateId,
     Internal,
@@ -55,7 +56,7 @@ from server.pipeline import Pipeline, Resolved, Running
 from server.recorder import Feedback as FeedbackRecord
 from server.recorder import Recorder
 from server.replies import record_of, reply
-from server.telemetry import Closing, Metrics, ReplyType
+from server.telemetry import Closing, Metrics
 from server.websocket import Websocket
 
 _log = structlog.get_logger(__name__)
@@ -91,6 +92,7 @@ class Connection:
         hello_seconds: how long the client has for its token, where one is needed.
         recorder: records what is asked and said of answers; None where nothing is.
         authenticate: checks the client's token; None where none is needed.
+        watch: shown every ask whose reply has been written; None where nobody looks.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Connection:
         hello_seconds: float,
         recorder: Recorder | None = None,
         authenticate: Authenticate | None = None,
+        watch: Callable[[Ended], None] | None = None,
     ) -> None:
         self._websocket = websocket
         self._pipeline = pipeline
@@ -113,6 +116,7 @@ class Connection:
         self._hello_seconds = hello_seconds
         self._recorder = recorder
         self._authenticate = authenticate
+        self._watch_ended = watch
         self._hello = Hello()
         self._id = websocket.id.hex
         self._heard = asyncio.get_running_loop().time()  # when the last message came
@@ -151,6 +155,8 @@ class Connection:
     async def serve(self) -> None:
         """Serve until the client leaves or the connection is closed; what is in flight then is cancelled."""
         clock = asyncio.get_running_loop().time
+        opened = clock()
+        _log.debug("connection opened", connection=self._id, address=self._websocket.client)
         try:
             await self._send(self._welcome())
             self._greeted = True
@@ -174,6 +180,8 @@ class Connection:
         finally:
             for task in self._tasks:
                 task.cancel()
+            seconds = round(clock() - opened, 3)
+            _log.debug("connection closed", connection=self._id, code=self._websocket.close_code, seconds=seconds)
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _welcome(self) -> Welcome:
@@ -195,7 +203,7 @@ class Connection:
 
     def _meet(self, hello: Hello) -> None:
         self._hello = Hello(hello.client, hello.locale, hello.visitor)  # the token is a secret, and has done its work
-        _log.debug("hello", client=hello.client, locale=hello.locale)
+        _log.debug("hello", connection=self._id, client=hello.client, locale=hello.locale)
 
     def _dismiss(self, why: Closing, code: int, reason: str) -> None:
         if self._websocket.dismiss(code, reason):
@@ -295,7 +303,7 @@ class Connection:
         asked.pipeline.abandon(asked.running)
         asked.task.cancel()
         await asyncio.wait({asked.task})  # it may have been confirming; nothing of it goes on from here
-        await self._reply(Cancelled(cancel.id), asked.arrived, asked.running.deadline)
+        await self._reply(Cancelled(cancel.id), asked.arrived, asked.running.deadline, asked.running)
 
     async def _suggest(self, suggest: Suggest) -> None:
         try:
@@ -325,7 +333,9 @@ class Connection:
         try:
             await recorder.feedback(record)
         except NotStored as exc:
-            _log.warning("feedback is not recorded", ref=feedback.ref, reason=str(exc))
+            _log.warning(
+                "feedback is not recorded", connection=self._id, id=feedback.id, ref=feedback.ref, reason=str(exc)
+            )
             problem = RecordingFailed("feedback cannot be recorded now; send it again later")
         except Exception:  # noqa: BLE001 every request ends in exactly one reply
             problem = self._failed(feedback.id)
@@ -358,32 +368,35 @@ class Connection:
             message = error_message(ask.id, self._failed(ask.id))
         finally:
             self._active.pop(ask.id, None)
-        await self._reply(message, arrived, running.deadline)
+        await self._reply(message, arrived, running.deadline, running)
 
     def _answer(self, ask: Ask, pipeline: Pipeline, resolved: Resolved, arrived: float) -> Answer:
         total = asyncio.get_running_loop().time() - arrived
         answer = reply(ask.id, resolved, pipeline.engine.index, total)
-        _log.debug("answered", id=ask.id, decision=answer.decision, ms=answer.timing_ms["total"])
         if self._recorder is not None:
             self._recorder.asked(record_of(ask.text, answer, self._id, self._hello.visitor))
         return answer
 
-    @staticmethod
-    def _failed(request_id: str) -> Internal:
-        _log.exception("message failed", id=request_id)
+    def _failed(self, request_id: str) -> Internal:
+        _log.exception("message failed", connection=self._id, id=request_id)
         return Internal("the server failed on this message; its log says how")
 
-    async def _reply(self, message: Answer | Error | Cancelled, arrived: float, deadline: float) -> None:
+    async def _reply(
+        self, message: Answer | Error | Cancelled, arrived: float, deadline: float, running: Running | None = None
+    ) -> None:
+        """Write the one reply to an ask, and tell of it."""
+        clock = asyncio.get_running_loop().time
+        made = clock()
         await self._send(message)
-        now = asyncio.get_running_loop().time()
-        kind: ReplyType = "answer"
-        match message:
-            case Error():
-                kind = "error"
-                self._metrics.errors[message.code].inc()
-            case Cancelled():
-                kind = "cancelled"
-        self._metrics.replied(kind, now - arrived, now - deadline)
+        ended = Ended(self._id, message, arrived, made, clock(), deadline, running)
+        outcome, decision, code = ended.outcome, ended.decision, ended.code
+        self._metrics.replied(outcome, ended.seconds, ended.written - deadline)
+        if code is not None:
+            self._metrics.errors[code].inc()
+        ms = round(1000 * ended.seconds, 3)
+        _log.debug("replied", connection=self._id, id=message.id, outcome=outcome, decision=decision, code=code, ms=ms)
+        if self._watch_ended is not None:
+            self._watch_ended(ended)
 
     async def _refuse(self, request_id: str | None, error: RequestError) -> None:
         """Send an error, without the id where that is being answered: it would look like that request's end."""

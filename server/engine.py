@@ -52,6 +52,20 @@ class Engine:
     encoder_took: Sequence[Measured] = field(default=())
     cross_encoder_took: Sequence[Measured] = field(default=())
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it is, for the log."""
+        cross_encoder = self.cross_encoder
+        return {
+            "model": self.encoder.bundle.manifest.source.model,
+            "variant": self.encoder.variant,
+            "provider": self.encoder.device.provider,
+            "sessions": self.encoder.sessions,
+            "cross_encoder": None if cross_encoder is None else cross_encoder.bundle.manifest.source.model,
+            "index": self.index.manifest.version,
+            "entries": self.index.manifest.entries,
+        }
+
     def retrieve(self, batch: Sequence[Tokens], lane: int) -> list[Searched]:
         """Encode one batch on the lane's own session, and search for it; for the micro-batcher.
 

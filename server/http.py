@@ -17,6 +17,7 @@ from server.admission import RETRY_SECONDS, Refusal
 from server.authentication import Authenticate, tokens_of
 from server.messages import SUBPROTOCOL
 from server.telemetry import Metrics
+from server.telemetry import Refusal as RefusalReason
 from server.websocket import Websocket
 
 _log = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class Gate:
         if path != "/":
             return connection.respond(HTTPStatus.NOT_FOUND, "Connect the websocket to /.\n")
         if not self._origin_is_allowed(request.headers):
-            self._metrics.refusals["origin"].inc()
+            self._refused("origin", self._client_of(connection, request.headers))
             return connection.respond(
                 HTTPStatus.FORBIDDEN, "This page's origin may not connect; the operator lists it in allowed_origins.\n"
             )
@@ -102,7 +103,7 @@ class Gate:
         websocket.client = self._client_of(connection, request.headers)
         refusal = self._admit(websocket.client)
         if refusal is not None:
-            self._metrics.refusals[refusal.cause].inc()
+            self._refused(refusal.cause, websocket.client)
             return _later(connection, refusal.status, refusal.reason, refusal.retry_after)
         return await self._check_tokens(websocket, tokens_of(request.headers))
 
@@ -113,16 +114,20 @@ class Gate:
         try:
             websocket.authenticated = len(tokens) == 1 and await self._authenticate(tokens[0])
         except Exception:  # noqa: BLE001 whatever checks tokens may have reasons of its own to fail
-            _log.exception("a token could not be checked")
+            _log.exception("a token could not be checked", connection=websocket.id.hex)
             return _later(websocket, HTTPStatus.SERVICE_UNAVAILABLE, "The token cannot be checked now.", RETRY_SECONDS)
         if websocket.authenticated:
             return None
-        self._metrics.refusals["token"].inc()
+        self._refused("token", websocket.client)
         response = websocket.respond(
             HTTPStatus.UNAUTHORIZED, "The token is not valid; show one, and only one, that is.\n"
         )
         response.headers["WWW-Authenticate"] = 'Bearer realm="faqwire", error="invalid_token"'
         return response
+
+    def _refused(self, reason: RefusalReason, client: str) -> None:
+        self._metrics.refusals[reason].inc()
+        _log.debug("handshake refused", address=client, reason=reason)
 
     def _client_of(self, connection: ServerConnection, headers: Headers) -> str:
         """What counts as one client: an address, or the network that it is in."""

@@ -25,6 +25,14 @@ class _Stderr:
             sys.stderr.flush()
 
 
+def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what is no character to read: ids come from clients, and must not tell a terminal what to do."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return event
+
+
 def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> None:
     """Set up logging for the whole process."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -39,7 +47,7 @@ def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> Non
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if console else [structlog.processors.format_exc_info]),
+            _printable if console else structlog.processors.format_exc_info,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -54,7 +54,14 @@ class Resolved:
 
 @dataclass(slots=True)
 class Running:
-    """A message that has been accepted; `Pipeline.finish` waits for its end, `Pipeline.abandon` drops it."""
+    """A message that has been accepted; `Pipeline.finish` waits for its end, `Pipeline.abandon` drops it.
+
+    Attributes:
+        stages: seconds of those that it has gone through.
+        ahead: how many computations waited for the bi-encoder when it came.
+        confirming: what the cross-encoder was asked; None while, and where, it is not.
+        decided: when it was, on the clock; None until then.
+    """
 
     text: str
     deadline: float
@@ -62,6 +69,9 @@ class Running:
     cascade: Cascade
     request: Request[Tokens, Searched]
     stages: dict[Stage, float]
+    ahead: int
+    confirming: Request[Tokens, float] | None = None
+    decided: float | None = None
 
 
 class Pipeline:
@@ -129,8 +139,9 @@ class Pipeline:
         if began >= deadline:
             raise DeadlineExceeded("the budget was spent before the message was looked at")
         tokens = self.engine.encoder.tokenize(need.text)
+        ahead = self._encode.waiting
         request = self._encode.enqueue([tokens], self._due(deadline))
-        return Running(text, deadline, day, cascade, request, {"tokenize": request.arrived - began})
+        return Running(text, deadline, day, cascade, request, {"tokenize": request.arrived - began}, ahead)
 
     async def finish(self, running: Running) -> Resolved:
         """Wait for a message's outcome; cancelling is safe.
@@ -159,7 +170,7 @@ class Pipeline:
             complete = not isinstance(logits, str) and len(logits) == len(need.candidates[: self._candidates])
             step = logits
             began = self._clock()
-        ended = self._clock()
+        running.decided = ended = self._clock()
         stages["decide"] = ended - began
         self._overhead.learn(ended - device_ended, ended)
         if self._cache is not None and complete and outcome.confirmation not in DEGRADED:
@@ -245,7 +256,7 @@ class Pipeline:
         if not count:
             return "skipped_load" if crowded else "skipped_budget", ended
         try:
-            request = score.enqueue(pairs[:count], due)
+            running.confirming = request = score.enqueue(pairs[:count], due)
             done = await score.wait(request)
         except DeadlineExceeded:
             return "timed_out", self._clock()

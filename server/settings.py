@@ -8,6 +8,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -30,6 +31,18 @@ def _none_if_off(value: Any) -> Any:
 def _are_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     parse_networks(texts)
     return texts
+
+
+def _is_collector(url: str | None) -> str | None:
+    if url is None:
+        return None
+    place = urlsplit(url)  # of what is no URL it raises a ValueError, which is a sentence
+    if place.scheme not in {"http", "https"} or not place.hostname:
+        raise ValueError("it begins with http:// or https:// and a host, such as http://127.0.0.1:4318/v1/traces")
+    if place.username is not None or place.password is not None or place.query or place.fragment:
+        # It shows in logs and in error messages.
+        raise ValueError("it has a scheme, a host, a port and a path alone; OTEL_EXPORTER_OTLP_HEADERS takes secrets")
+    return url
 
 
 class Settings(BaseSettings):
@@ -182,6 +195,18 @@ class Settings(BaseSettings):
         Field(description='port to serve metrics on; 0 picks a free one, "off" is none', ge=0, le=65535),
         BeforeValidator(_none_if_off),
     ] = 9464
+    trace_endpoint: Annotated[
+        str | None,
+        Field(description='URL that traces are sent to (OTLP over HTTP); "off" sends none', min_length=1),
+        BeforeValidator(_none_if_off),
+        AfterValidator(_is_collector),
+    ] = None
+    trace_share: Annotated[float, Field(description="share of messages that are traced", ge=0, le=1)] = 0.05
+    slow_ms: Annotated[
+        int | None,
+        Field(description='from how many milliseconds on a message is logged as slow; "off" logs none', ge=1),
+        BeforeValidator(_none_if_off),
+    ] = 250
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least level to log")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], Field(description='"auto" is console on a terminal, else json')

@@ -37,10 +37,11 @@ Refusal = RefusalCause | Literal["queue_full", "budget", "in_flight", "message_r
 Closing = Literal["idle", "too_fast", "too_slow", "unauthenticated"]
 Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
-Degradation = Literal["gpu_unused", "unconfirmed", "journal", "stale_index"]
+Degradation = Literal["gpu_unused", "unconfirmed", "journal", "stale_index", "tracing"]
 ReloadResult = Literal["swapped", "unchanged", "refused"]
 WorkerState = Literal["running", "restarting", "given_up"]
 Kept = Literal["ask", "feedback"]
+Sending = Literal["sent", "queue_full", "failed", "closing"]
 Keeping = Literal["stored", "queue_full", "failed", "refused", "closing"]
 
 # Upper bounds of the histograms' buckets. Seconds of messages are dense where budgets are; stages take microseconds on
@@ -152,6 +153,19 @@ class JournalMetrics:
     degraded: Gauge
 
 
+@dataclass(frozen=True, slots=True)
+class TraceMetrics:
+    """What becomes of traces.
+
+    Attributes:
+        traces: those that were taken, by what became of them.
+        degraded: 1 while they are lost, else 0.
+    """
+
+    traces: dict[Sending, Counter]
+    degraded: Gauge
+
+
 class Metrics:
     """All metrics of a server, on a registry of its own.
 
@@ -179,6 +193,7 @@ class Metrics:
         reloads: times that the index was to be loaded anew, by what came of it.
         degradations: 1 where something works worse than it was asked to, else 0; by what it is.
         journal: what becomes of records of asks and feedback.
+        tracing: what becomes of traces.
 
     Raises:
         SettingsError: `PROMETHEUS_MULTIPROC_DIR` is set, and is not a folder that can be written.
@@ -277,6 +292,8 @@ class Metrics:
             commit_seconds=histogram("journal_commit_seconds", "How long a group of records took", STAGE_SECONDS),
             degraded=self.degradations["journal"],
         )
+        traces = counter("traces_total", "Traces of messages", "outcome")
+        self.tracing = TraceMetrics(_children(traces, values_of(Sending)), self.degradations["tracing"])
 
     def replied(self, kind: ReplyType, seconds: float, late: float) -> None:
         """Record that a message's reply has been written.

@@ -97,3 +97,14 @@ def test_a_log_that_cannot_be_written_costs_nothing(monkeypatch: pytest.MonkeyPa
         with suppress(BrokenPipeError):
             broken.close()
         structlog.get_logger().info("into a closed file")
+
+
+def test_console_escapes_what_clients_write(capsys: pytest.CaptureFixture[str]) -> None:
+    """An id with a terminal's control sequence or a line break in it is shown as such, and obeyed by no terminal."""
+    configure_logs("info", "console")
+    structlog.get_logger().info("slow message", id="a\x1b[2Jb", other="c\nd", plain="größer 北京")
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert len(err.splitlines()) == 1
+    assert "a\\x1b[2Jb" in err
+    assert "größer 北京" in err

@@ -92,6 +92,7 @@ RECORDED: dict[str, tuple[Callable[[Metrics], None], dict[Series, float]]] = {
     "error": (lambda m: m.errors["overloaded"].inc(), {series("errors_total", code="overloaded"): 1}),
     "closing": (lambda m: m.closings["idle"].inc(), {series("closings_total", reason="idle"): 1}),
     "refusal": (lambda m: m.refusals["in_flight"].inc(), {series("refusals_total", reason="in_flight"): 1}),
+    "reload": (lambda m: m.reloads["refused"].inc(), {series("reloads_total", result="refused"): 1}),
     "stage": (
         lambda m: m.stages["encode"].observe(0.003),
         {
@@ -168,6 +169,15 @@ RECORDED: dict[str, tuple[Callable[[Metrics], None], dict[Series, float]]] = {
         {series("journal_commit_seconds_sum"): 0.25},
     ),
     "journal that fails": (lambda m: m.journal.degraded.set(1), {series("degraded", reason="journal"): 1}),
+    "suggestions": (lambda m: m.suggests.inc(), {series("suggests_total"): 1}),
+    "feedback": (lambda m: m.feedback["unhelpful"].inc(), {series("feedback_total", opinion="unhelpful"): 1}),
+    "another decision": (lambda m: m.decisions_changed.inc(), {series("decisions_changed_total"): 1}),
+    "trace": (
+        lambda m: m.tracing.traces["queue_full"].inc(),
+        {series("traces_total", outcome="queue_full"): 1, series("traces_total", outcome="sent"): 0},
+    ),
+    "traces that are lost": (lambda m: m.tracing.degraded.set(1), {series("degraded", reason="tracing"): 1}),
+    "index": (lambda m: m.index_in_use.switch("1"), {series("index_in_use", version="1"): 1}),
     "model": (
         lambda m: m.models["bi-encoder"].in_use.switch("CPUExecutionProvider", "int8"),
         {series("model_in_use", model="bi-encoder", provider="CPUExecutionProvider", variant="int8"): 1},
@@ -184,6 +194,13 @@ def test_what_is_recorded_is_shown(
     values = shown(metrics)
     assert {name: values[name] for name in expected} == expected
     assert {metric(name) for (name, _), value in values.items() if value} <= {metric(name) for name, _ in expected}
+
+
+def test_every_metric_is_recorded(metrics: Metrics, tmp_path: Path) -> None:
+    """No metric of a server is left out above; a supervisor's have tests of their own."""
+    recorded = {metric(name) for _, expected in RECORDED.values() for name, _ in expected}
+    supervisors = {"faqwire_workers", "faqwire_worker_restarts_total"}
+    assert {name for name, _, _ in families(metrics, tmp_path)} == recorded | supervisors
 
 
 def test_series_are_there_from_the_start(metrics: Metrics) -> None:

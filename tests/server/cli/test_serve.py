@@ -149,3 +149,30 @@ def test_tokens_are_not_logged(site: Site) -> None:
     assert code == 0
     assert "test/1" in err
     assert not [word for word in (secret, token, token.rpartition(".")[2], guess) if word in err]
+
+
+def test_the_log_of_a_real_server(site: Site) -> None:
+    """At debug every line is JSON, with ids that the journal knows and without texts; at info clients have none."""
+    (site.folder / "faqwire.toml").write_text('journal = "journal.db"\njournal_text = "full"\n', encoding="utf-8")
+    words = f"{UNSEEN} xylophone"
+    for level in ("debug", "info"):
+        with site.start("serve", "--port", "0", "--sessions", "1", "--log-level", level) as process:
+            with connect(address(process), compression=None, proxy=None) as client:
+                client.recv()
+                client.send(json.dumps({"type": "hello", "visitor": "somebody"}))
+                client.send(json.dumps({"type": "ask", "id": "q-1", "text": words}))
+                assert json.loads(client.recv())["type"] == "answer"
+            code, _, err = end(process, signal.SIGTERM)
+        assert code == 0
+        events = [json.loads(line) for line in err.splitlines()]
+        assert all({"event", "level", "timestamp"} <= event.keys() for event in events)
+        ids = {event["connection"] for event in events if "connection" in event}
+        assert "xylophone" not in err
+        assert "somebody" not in err
+        if level == "info":
+            assert [event["event"] for event in events] == ["listening", "draining", "stopped"]
+            continue
+        [replied] = [event for event in events if event["event"] == "replied"]
+        assert replied["id"] == "q-1"
+        kept = site.run("journal", "export", "--format", "jsonl")
+        assert {json.loads(line)["connection"] for line in kept.stdout.splitlines()} == ids
