@@ -57,8 +57,8 @@ asyncapi: asyncapi-parser
 
 deploy-linters: $(LINTERS)/.installed
 
-$(LINTERS)/.installed: deploy/linters.txt
-	$(PYTHON) -m venv $(LINTERS)
+$(LINTERS)/.installed: deploy/linters.txt | $(VENV)/.python
+	$(VENV)/bin/python -m venv $(LINTERS)
 	$(LINTERS)/bin/python -m pip --disable-pip-version-check install -q -r deploy/linters.txt
 	@touch $@
 

@@ -1,6 +1,6 @@
 """The files in `deploy/` for nginx and Caddy, as they are, in front of a real server: TLS, origins, addresses.
 
-Each is skipped where its program is not installed.
+Each is skipped where its program is not installed, and both outside of Linux, where 127.0.0.2 is nobody.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from websockets.exceptions import InvalidStatus
 from server.app import Server
 from tests.server.conftest import ServerFactory
 from tests.server.raw import UNSEEN, Raw, dial
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is not this machine's")
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -57,6 +60,22 @@ class Proxy:
         )
 
 
+def issue(folder: Path) -> trustme.CA:
+    """Write a certificate as proxies read it, and give who has issued it."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(folder / "fullchain.pem")
+    certificate.private_key_pem.write_to_path(folder / "privkey.pem")
+    return authority
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A context that trusts no other."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
 @asynccontextmanager
 async def nginx(server: Server, folder: Path) -> AsyncIterator[Proxy]:
     """Nginx with the files of `deploy/nginx`; what differs is the upstream's port, its own port, and the certificate.
@@ -64,10 +83,7 @@ async def nginx(server: Server, folder: Path) -> AsyncIterator[Proxy]:
     It inherits a socket that listens already, so that whoever connects before it is ready waits and is not refused.
     """
     assert NGINX is not None
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    certificate.cert_chain_pems[0].write_to_path(folder / "fullchain.pem")
-    certificate.private_key_pem.write_to_path(folder / "privkey.pem")
+    authority = issue(folder)
     (folder / "snippets").mkdir()
     shutil.copy(DEPLOY / "nginx" / "faqwire.conf", folder / "snippets")
     with socket.create_server((PROXY, 0)) as listening:
@@ -95,10 +111,8 @@ async def nginx(server: Server, folder: Path) -> AsyncIterator[Proxy]:
             pass_fds=[listening.fileno()],
             stderr=asyncio.subprocess.PIPE,
         )
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
     try:
-        yield Proxy(port, trusting)
+        yield Proxy(port, trusting(authority))
     finally:
         process.terminate()
         _, said = await process.communicate()
@@ -109,44 +123,49 @@ async def nginx(server: Server, folder: Path) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def caddy(server: Server, folder: Path) -> AsyncIterator[Proxy]:
-    """Caddy with the file of `deploy/caddy`, and a certificate that it makes itself; it logs when it is ready."""
+    """Caddy with what it reads in `deploy/caddy`; what differs is its port, and where the certificate comes from.
+
+    Its port is held by a socket that does not listen, so that nobody else gets it meanwhile. It logs when it is ready.
+    """
     assert CADDY is not None
-    with socket.create_server((PROXY, 0)) as free:
-        port = free.getsockname()[1]
-    (folder / "Caddyfile").write_text(
-        "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n}\n"
-        f"import {DEPLOY / 'caddy' / 'Caddyfile'}\n",
-        encoding="utf-8",
-    )
-    process = await asyncio.create_subprocess_exec(
-        *(CADDY, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"),
-        env={
-            "HOME": str(folder),
-            "XDG_DATA_HOME": str(folder),
-            "CHAT_DOMAIN": f"https://localhost:{port}",
-            "CHAT_UPSTREAM": server.url.removeprefix("ws://").rstrip("/"),
-        },
+    authority = issue(folder)
+    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    place = {"CHAT_UPSTREAM": server.url.removeprefix("ws://").rstrip("/")}
+    reading = await asyncio.create_subprocess_exec(
+        *(CADDY, "adapt", "--adapter", "caddyfile", "--config", str(DEPLOY / "caddy" / "Caddyfile")),
+        env={**home, **place},
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        limit=1 << 20,
     )
-    assert process.stderr is not None
-    said: list[str] = []
-    try:
-        # It listens first, and makes its certificate then.
-        while not all(any(told in line for line in said) for told in ("serving initial", "certificate obtained")):
-            line = await process.stderr.readline()
-            assert line, "".join(said)
-            said.append(line.decode())
-        # It reads on, lest it waits for a reader.
-        draining = asyncio.create_task(process.stderr.read())
-        root = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-        yield Proxy(port, await asyncio.to_thread(ssl.create_default_context, cafile=root))
-    finally:
-        process.terminate()
-        await process.wait()
-    await draining
-    errors = [line for line in said if json.loads(line).get("level") in {"error", "fatal"}]
-    assert (process.returncode, errors) == (0, [])
+    out, said = await reading.communicate()
+    assert reading.returncode == 0, said
+    settings = json.loads(out)
+    (site,) = settings["apps"]["http"]["servers"].values()
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((PROXY, 0))
+        port = held.getsockname()[1]
+        assert site["listen"] == [":443"]
+        site |= {"listen": [f"{PROXY}:{port}"], "tls_connection_policies": [{}], "automatic_https": {"disable": True}}
+        files = {"certificate": f"{folder}/fullchain.pem", "key": f"{folder}/privkey.pem"}
+        settings["apps"]["tls"] = {"certificates": {"load_files": [files]}}
+        settings["admin"] = {"disabled": True}
+        (folder / "caddy.json").write_text(json.dumps(settings), encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *(CADDY, "run", "--config", str(folder / "caddy.json")), env=home, stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        lines = [await process.stderr.readline()]
+        while b"serving initial configuration" not in lines[-1]:
+            assert lines[-1], lines
+            lines.append(await process.stderr.readline())
+        reading_on = asyncio.create_task(process.stderr.read())  # lest it waits for a reader
+        try:
+            yield Proxy(port, trusting(authority))
+        finally:
+            process.terminate()
+            await process.wait()
+        assert (process.returncode, b'"level":"error"' in await reading_on) == (0, False)
 
 
 @pytest.fixture(
