@@ -32,8 +32,8 @@ BY_TESTS = (
     "kubernetes/servers/settings.env",
     "systemd/faqwire.toml",
 )
-# What is no deployment file.
-OWN = ("check.py", "linters.txt")
+# What is no deployment file; programs are checked like all of the project's.
+OWN = ("**/*.py", "linters.txt")
 # All but kustomization.yaml, which is no manifest, and the FAQ.
 MANIFESTS = ("kubernetes/servers/[!k]*.yaml", "kubernetes/build/job.yaml")
 
