@@ -28,14 +28,14 @@ OLDEST_KUBERNETES = "1.32"
 BY_TESTS = (
     "grafana/**/*.json",
     "grafana/**/*.yaml",
-    "kubernetes/build/faq.yaml",
+    "kubernetes/index/faq.yaml",
     "kubernetes/servers/settings.env",
     "systemd/faqwire.toml",
 )
 # What is no deployment file; programs are checked like all of the project's.
 OWN = ("**/*.py", "linters.txt")
 # All but kustomization.yaml, which is no manifest, and the FAQ.
-MANIFESTS = ("kubernetes/servers/[!k]*.yaml", "kubernetes/build/job.yaml")
+MANIFESTS = ("kubernetes/servers/[!k]*.yaml", "kubernetes/index/job.yaml")
 
 Run = Callable[[Sequence[str | Path]], str]
 

@@ -43,6 +43,12 @@ def test_variables_are_settings(file: Path) -> None:
     assert not unknown, f"{file.name} names {', '.join(sorted(unknown))}"
 
 
+def test_nothing_is_left_out_of_the_repository() -> None:
+    """No file or folder has a name that .gitignore leaves out."""
+    ignored = {line.rstrip("/") for line in read(".gitignore").splitlines()}
+    assert not [str(file) for file in FILES if ignored & set(file.relative_to(DEPLOY).parts)]
+
+
 @pytest.mark.parametrize("place", variables())
 def test_environments_are_accepted(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their values are ones that the settings take."""

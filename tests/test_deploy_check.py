@@ -19,7 +19,7 @@ MISTAKES = [
     ("prometheus/faqwire.rules.yml", "> 0.02", "> > 0.02", "promtool"),
     ("prometheus/faqwire.rules.yml", "> 0.02", "> 2", "promtool"),
     ("kubernetes/servers/deployment.yaml", "revisionHistoryLimit:", "revisionHistory:", "kubernetes-validate"),
-    ("kubernetes/build/job.yaml", "backoffLimit: 1", "backoffLimit: one", "kubernetes-validate"),
+    ("kubernetes/index/job.yaml", "backoffLimit: 1", "backoffLimit: one", "kubernetes-validate"),
     ("kubernetes/servers/kustomization.yaml", "- service.yaml", "- services.yaml", "kubectl"),
     ("systemd/faqwire.service", "ProtectSystem=", "ProtectSystems=", "systemd-analyze"),
     ("systemd/faqwire.service", "User=faqwire", "User=root", "systemd-analyze"),

@@ -40,4 +40,4 @@ def test_manifests_agree() -> None:
         assert claimed == [claim["metadata"]["name"]]
     mounts = {m["name"]: m for m in server["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["faqwire"]["readOnly"], "servers only read the index"
-    load_faq(DEPLOY / "kubernetes" / "build" / "faq.yaml")
+    load_faq(DEPLOY / "kubernetes" / "index" / "faq.yaml")
