@@ -9,13 +9,17 @@ PINS = constraints.txt
 HOST ?= 127.0.0.1
 PORT ?= 8765
 
-.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser pins clean
+# Linters of deployment files that PyPI has, apart from faqwire's own environment.
+LINTERS = .cache/linters
+
+.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser deploy-check deploy-linters pins clean
 
 help:
 	@echo "make demo    set up, export the models, build the sample FAQ's index, and serve it on port $(PORT)"
 	@echo "make test    set up what tests need, and pass them"
 	@echo "make check   lint, types, import arrows, then test"
 	@echo "make asyncapi  install AsyncAPI's parser (npm), and ask it about docs/asyncapi.json"
+	@echo "make deploy-check  ask the linters that are installed about deploy/ (those on PyPI are installed for it)"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove everything that was made, the virtual environment included"
 
@@ -50,6 +54,18 @@ asyncapi-parser:
 # What AsyncAPI's own parser says of docs/asyncapi.json.
 asyncapi: asyncapi-parser
 	node tests/server/asyncapi.mjs .cache/asyncapi docs/asyncapi.json
+
+deploy-linters: $(LINTERS)/.installed
+
+$(LINTERS)/.installed: deploy/linters.txt | $(VENV)/.python
+	$(VENV)/bin/python -m venv $(LINTERS)
+	$(LINTERS)/bin/python -m pip --disable-pip-version-check install -q -r deploy/linters.txt
+	@touch $@
+
+# Which linter checked which deployment file, and what it found. Those that are not installed are named.
+deploy-check: $(VENV)/.test
+	@$(MAKE) --no-print-directory deploy-linters || echo "linters on PyPI cannot be had here"
+	$(VENV)/bin/python deploy/check.py
 
 # What is pinned is what this environment holds, less local version labels. The file's comments stay, and so do the
 # lines before the first blank one: packages of other platforms, which are not here.
