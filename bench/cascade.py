@@ -39,7 +39,8 @@ from export.runtime.session import CPU, Device
 from intents.build import Options, Reporter, build_index
 from intents.formats import load_faq
 from server.app import Server
-from server.engine import load_engine, usable_cores
+from server.cores import usable_cores
+from server.engine import load_engine
 from server.logs import configure_logs
 from server.process import settle
 from server.settings import read_settings

@@ -35,7 +35,7 @@ from export.runtime.encoder import Floats, by_length
 from export.runtime.runner import Plain, Runner
 from export.runtime.session import CPU, Device, choose_variant, find_device
 from export.runtime.tokens import Tokens
-from server.engine import usable_cores
+from server.cores import usable_cores
 
 _LEAST = 0.02  # seconds that are timed at a time: shorter runs are repeated
 

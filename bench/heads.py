@@ -35,7 +35,7 @@ from intents.heads import Heads, centroids_of
 from intents.holdout import choose_weight, hold_out
 from intents.items import Item
 from intents.search import ExactSearch, Floats, Positions
-from server.engine import usable_cores
+from server.cores import usable_cores
 
 WAYS = ("nearest", "nearest + centroid", "head", "nearest + head")
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from server.engine import usable_cores
+from server.cores import usable_cores
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tokenizers", "numpy", "annoy", "websockets")
 

@@ -25,7 +25,7 @@ from intents.groups import Miner
 from intents.holdout import WEIGHTS
 from intents.labelled import Labelled, read_labelled, read_out_of_scope
 from intents.prior import SHIPPED_PRIOR, Case, Prior
-from server.engine import usable_cores
+from server.cores import usable_cores
 
 FAR, READ, SEED = 40, 5, 1
 

@@ -1,6 +1,5 @@
 """Everything that is loaded before the first message: models, index, and what they were loaded for."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from intents.errors import FaqIndexError
 from intents.index import FaqIndex, open_index
 from intents.search import Retrieved, Search
 from intents.store import current_folder
+from server.cores import usable_cores
 from server.settings import Settings
 
 # Seconds of a start that go into measuring what batches take; the cost models learn the rest from messages.
@@ -185,8 +185,3 @@ def device_of(settings: Settings) -> Device:
         ProviderError: it is absent, or an option is not one of it.
     """
     return find_device(settings.provider, options=settings.provider_options, tensorrt_cache=settings.tensorrt_cache)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

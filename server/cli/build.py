@@ -42,7 +42,7 @@ def command(
     from intents.formats import load_faq
     from server.cli.console import ConsoleReporter, bar, open_encoder, report_left_out, say
     from server.cli.cross_encoder import find_cross_encoder, open_cross_encoder
-    from server.engine import usable_cores
+    from server.cores import usable_cores
     from server.settings import read_settings
 
     settings = read_settings(config, model=model, index=output, cross_encoder=cross_encoder)

@@ -67,7 +67,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     from export.runtime.session import gpu_count, has_fast_int8
-    from server.engine import usable_cores
+    from server.cores import usable_cores
 
     fast = "with" if has_fast_int8() else "without"
     yield Finding(

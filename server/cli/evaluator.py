@@ -25,7 +25,8 @@ from intents.store import current_folder
 from intents.systems import Trial, pooled, try_systems
 from server.cli.console import ConsoleReporter, bar, open_encoder, say
 from server.cli.cross_encoder import find_cross_encoder, open_cross_encoder
-from server.engine import device_of, usable_cores
+from server.cores import usable_cores
+from server.engine import device_of
 from server.settings import Settings
 
 

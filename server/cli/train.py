@@ -69,7 +69,7 @@ def command(
     from export.source import CONFIRMER, find_source
     from export.training.train import Recipe, Trainer
     from server.cli.console import open_encoder, out, say
-    from server.engine import usable_cores
+    from server.cores import usable_cores
     from server.settings import read_settings
 
     if messages is not None and len(faqs) > 1:

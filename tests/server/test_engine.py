@@ -14,7 +14,8 @@ from export.sealed import seal
 from intents.errors import FaqIndexError
 from intents.index import MANIFEST, Confirmed, read_index_manifest
 from intents.store import current_folder
-from server.engine import Engine, load_engine, usable_cores
+from server.cores import usable_cores
+from server.engine import Engine, load_engine
 from server.settings import Settings
 from tests.intents.small import CONFIRMER
 
@@ -23,6 +24,8 @@ def test_sessions(settings: Settings) -> None:
     """On a CPU there is one session more than cores, or as many as the operator says."""
     assert load_engine(settings.model_copy(update={"sessions": 0})).encoder.sessions == usable_cores() + 1
     assert load_engine(settings.model_copy(update={"sessions": 2})).encoder.sessions == 2
+    crowd = settings.model_copy(update={"sessions": 0, "workers": 2 * usable_cores()})
+    assert load_engine(crowd).encoder.sessions == 2
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
