@@ -21,6 +21,7 @@ from server.errors import JournalError, ListenError
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.idling import dismiss_idle
+from server.keepalive import PING_SECONDS, Keepalive
 from server.listening import listen
 from server.messages import GoingAway, Limits
 from server.metrics_page import MetricsPage
@@ -89,6 +90,7 @@ class Server:
             budget_ms=settings.budget_ms,
         )
         self._connections: set[Connection] = set()
+        self._keepalive = Keepalive(PING_SECONDS, self._metrics.closings["no_pong"].inc)
         self._admission: Admission | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -163,6 +165,7 @@ class Server:
             await self._stop_serving()
             raise
         self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))
+        self._chores.add(asyncio.create_task(self._keepalive.run()))
         if certificate is not None:
             self._chores.add(asyncio.create_task(keep_renewed(certificate)))
         self._tell_what_runs()
@@ -312,11 +315,13 @@ class Server:
             self._metrics.refusals[refusal.cause].inc()
             websocket.dismiss(TRY_AGAIN_LATER, refusal.reason)
             return
+        websocket.forget_handshake()
+        now = asyncio.get_running_loop().time()
         connection = Connection(
             websocket,
             self._running.pipeline,
             self._limits,
-            Pace(self._settings.messages_per_second, self._settings.message_burst, asyncio.get_running_loop().time()),
+            Pace(self._settings.messages_per_second, self._settings.message_burst, now),
             self._farewell,
             self._metrics,
             hello_seconds=self._settings.hello_seconds,
@@ -324,6 +329,7 @@ class Server:
             authenticate=None if websocket.authenticated else self._authenticate,
         )
         self._connections.add(connection)
+        self._keepalive.watch(websocket, now)
         self._metrics.connections.inc()
         try:
             await connection.serve()
@@ -332,6 +338,7 @@ class Server:
             await websocket.close(INTERNAL, "internal error")
         finally:
             self._connections.discard(connection)
+            self._keepalive.forget(websocket)
             self._door.leave(client)
             self._metrics.connections.dec()
 

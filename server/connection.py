@@ -63,6 +63,8 @@ _log = structlog.get_logger(__name__)
 
 # How many of a client's frames are looked at before everybody else is: about a millisecond's worth.
 FRAMES_AT_A_TIME = 8
+# What is known of a client that says nothing of itself.
+_NO_HELLO = Hello()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ class Connection:
         authenticate: checks the client's token; None where none is needed.
     """
 
+    __slots__ = (
+        *("_websocket", "_pipeline", "_limits", "_pace", "_farewell", "_metrics", "_hello_seconds", "_recorder"),
+        *("_authenticate", "_hello", "_id", "_heard", "_greeted", "_told", "_active", "_tasks"),
+    )
+
     def __init__(
         self,
         websocket: Websocket,
@@ -115,7 +122,7 @@ class Connection:
         self._hello_seconds = hello_seconds
         self._recorder = recorder
         self._authenticate = authenticate
-        self._hello = Hello()
+        self._hello = _NO_HELLO
         self._id = websocket.id.hex
         self._heard = asyncio.get_running_loop().time()  # when the last message came
         self._greeted = False

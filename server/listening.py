@@ -58,6 +58,7 @@ async def listen(
             process_request=gate,
             compression=None,  # costs 50 KiB a connection, and replies are small
             max_size=settings.max_frame,
+            ping_interval=None,  # costs a task and a timer a connection; `server.keepalive` does it for all
             open_timeout=settings.handshake_seconds,
             server_header=None,
             logger=SILENT,
