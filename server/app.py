@@ -18,6 +18,7 @@ from server.close_codes import GOING_AWAY, INTERNAL, TRY_AGAIN_LATER
 from server.connection import Connection
 from server.engine import Engine
 from server.errors import JournalError, ListenError
+from server.expiring import dismiss_expired
 from server.files import allow_open_files
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.idling import dismiss_idle
@@ -166,6 +167,8 @@ class Server:
             raise
         self._chores.add(asyncio.create_task(dismiss_idle(self._connections, settings.idle_seconds)))
         self._chores.add(asyncio.create_task(self._keepalive.run()))
+        if self._authenticate is not None:
+            self._chores.add(asyncio.create_task(dismiss_expired(self._connections)))
         if certificate is not None:
             self._chores.add(asyncio.create_task(keep_renewed(certificate)))
         self._tell_what_runs()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from server.authentication import Authenticate
-from server.close_codes import IDLE, TOO_FAST, UNAUTHENTICATED
+from server.authentication import Authenticate, expiry_of
+from server.close_codes import EXPIRED, IDLE, TOO_FAST, UNAUTHENTICATED
 from server.errors import (
     DuplicateId,
     Internal,
@@ -144,6 +144,15 @@ class Connection:
         if self._heard < since and not self._tasks:
             self._dismiss("idle", IDLE, "no message came for long; connect again to ask")
 
+    def dismiss_if_expired(self, now: float) -> None:
+        """Begin to close it if its client's token is valid no more; what is being answered then has no end.
+
+        Args:
+            now: seconds since 1970.
+        """
+        if now >= self._websocket.expires:
+            self._dismiss("expired", EXPIRED, "the token has expired; connect again with another one")
+
     async def go_away(self) -> None:
         """Tell the client that the server is about to stop, once, and not before it is greeted; cancelling is safe."""
         farewell = self._farewell()
@@ -190,8 +199,12 @@ class Connection:
                 message = decode(await self._websocket.recv())
         except (TimeoutError, Undecodable):
             return False
-        if not isinstance(message, Hello) or message.token is None or not await authenticate(message.token):
+        if not isinstance(message, Hello) or message.token is None:
             return False
+        verdict = await authenticate(message.token)
+        if not verdict:
+            return False
+        self._websocket.expires = expiry_of(verdict)
         self._meet(message)
         return True
 

@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from server.address import Proxies, group_of
 from server.admission import RETRY_SECONDS, Refusal
-from server.authentication import Authenticate, tokens_of
+from server.authentication import Authenticate, expiry_of, tokens_of
 from server.messages import SUBPROTOCOL
 from server.telemetry import Metrics
 from server.websocket import Websocket
@@ -111,11 +111,12 @@ class Gate:
         if self._authenticate is None or not tokens:
             return None
         try:
-            websocket.authenticated = len(tokens) == 1 and await self._authenticate(tokens[0])
+            verdict = len(tokens) == 1 and await self._authenticate(tokens[0])
         except Exception:  # noqa: BLE001 whatever checks tokens may have reasons of its own to fail
             _log.exception("a token could not be checked")
             return _later(websocket, HTTPStatus.SERVICE_UNAVAILABLE, "The token cannot be checked now.", RETRY_SECONDS)
-        if websocket.authenticated:
+        if verdict:
+            websocket.authenticated, websocket.expires = True, expiry_of(verdict)
             return None
         self._metrics.refusals["token"].inc()
         response = websocket.respond(

@@ -10,6 +10,7 @@ Most connections are idle most of the time, and there are many: what one keeps i
 handshake is forgotten once it is over, and pings are not sent by a task for each (`server.keepalive`).
 """
 
+import math
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -40,13 +41,14 @@ class Websocket(ServerConnection):
     Attributes:
         client: what counts as one client (`server.address.group_of`); set at the handshake.
         authenticated: whether the handshake had a valid token; likewise.
+        expires: when its client's token does, in seconds since 1970; infinite where there is none, or it does not.
     """
 
     # The last rows are attributes of `ServerConnection`: without a place here they are in a dict, a kilobyte and a half
     # larger for every connection where several are opened before the first one has all of them.
     __slots__ = (
         *("_leaving", "_max_outgoing", "_on_too_slow", "_ping", "_send_seconds", "_timer", "_too_slow"),
-        *("authenticated", "client"),
+        *("authenticated", "client", "expires"),
         *("protocol", "ping_interval", "ping_timeout", "close_timeout", "max_queue_high", "max_queue_low"),
         *("write_limit_high", "write_limit_low", "id", "logger", "debug", "request", "response", "loop"),
         *("recv_messages", "close_deadline", "send_in_progress", "pending_pings", "latency", "keepalive_task"),
@@ -64,6 +66,7 @@ class Websocket(ServerConnection):
         super().__init__(*args, **options)
         self.client = UNKNOWN
         self.authenticated = False
+        self.expires = math.inf
         self._max_outgoing = max_outgoing
         self._send_seconds = send_seconds
         self._on_too_slow = on_too_slow
