@@ -177,7 +177,7 @@ def main() -> None:
         raise SystemExit("memory is read from /proc/PID/smaps_rollup, which this system does not have")
     if options.connections < 1 or options.pings < 1:
         raise SystemExit("--connections and --pings are 1 or more")
-    if (room := room_for_files(options.connections)) < options.connections:
+    if (room := room_for_files(options.connections + WARM_UP) - WARM_UP) < options.connections:
         raise SystemExit(
             f"the hard limit of open files leaves room for {room} connections of {options.connections}; raise it "
             f"(`ulimit -Hn` to {options.connections + WARM_UP + SPARE} or more), or ask for fewer with --connections"

@@ -20,6 +20,7 @@ from server.engine import Engine
 from server.errors import JournalError, ListenError
 from server.expiring import dismiss_expired
 from server.files import allow_open_files
+from server.handshakes import Handshakes
 from server.http import STALLED_SECONDS, Gate, is_loopback, url_of
 from server.idling import dismiss_idle
 from server.keepalive import PING_SECONDS, Keepalive
@@ -92,6 +93,13 @@ class Server:
         )
         self._connections: set[Connection] = set()
         self._keepalive = Keepalive(PING_SECONDS, self._metrics.closings["no_pong"].inc)
+        self._proxies = Proxies(parse_networks(settings.trusted_proxies))
+        self._handshakes = Handshakes(
+            most=settings.max_handshakes,
+            most_per_address=settings.max_connections_per_address,
+            proxies=self._proxies,
+            on_refused=lambda cause: self._metrics.refusals[cause].inc(),
+        )
         self._admission: Admission | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -140,7 +148,7 @@ class Server:
         if self._authenticate is None:
             self._authenticate = await asyncio.to_thread(read_tokens, settings)
         certificate = await asyncio.to_thread(_certificate_of, settings)
-        room = allow_open_files(settings.max_connections)
+        room = allow_open_files(settings.max_connections, settings.max_handshakes)
         if room < 1:
             raise ListenError("the system allows too few open files to take any connection; raise `ulimit -n`")
         if room < settings.max_connections:
@@ -187,7 +195,8 @@ class Server:
             allowed_origins=settings.allowed_origins,
             require_origin=settings.require_origin,
             loopback=is_loopback(settings.host),
-            proxies=Proxies(parse_networks(settings.trusted_proxies)),
+            proxies=self._proxies,
+            handshakes=self._handshakes,
             admit=self._admit,
             authenticate=self._authenticate,
             metrics=self._metrics,
@@ -290,7 +299,7 @@ class Server:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what nobody awaits; a lack of file handles, which asyncio repeats for every waiting client, now and then.
 
-        Files may run out all the same: handshakes that are not finished count as files, and not as connections.
+        Files may run out where the system allows fewer than connections and handshakes may take.
         """
         message = str(context.get("message"))
         if "out of system resource" in message:
@@ -313,12 +322,12 @@ class Server:
         return self._door.refuse(client)
 
     async def _serve_connection(self, websocket: Websocket) -> None:
+        websocket.end_handshake()
         client = websocket.client
         if (refusal := self._door.enter(client)) is not None:  # others came in since its handshake was admitted
             self._metrics.refusals[refusal.cause].inc()
             websocket.dismiss(TRY_AGAIN_LATER, refusal.reason)
             return
-        websocket.forget_handshake()
         now = asyncio.get_running_loop().time()
         connection = Connection(
             websocket,

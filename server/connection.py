@@ -95,11 +95,6 @@ class Connection:
         authenticate: checks the client's token; None where none is needed.
     """
 
-    __slots__ = (
-        *("_websocket", "_pipeline", "_limits", "_pace", "_farewell", "_metrics", "_hello_seconds", "_recorder"),
-        *("_authenticate", "_hello", "_id", "_heard", "_greeted", "_told", "_active", "_tasks"),
-    )
-
     def __init__(
         self,
         websocket: Websocket,

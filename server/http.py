@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 from server.address import Proxies, group_of
 from server.admission import RETRY_SECONDS, Refusal
 from server.authentication import Authenticate, expiry_of, tokens_of
+from server.handshakes import Handshakes
 from server.messages import SUBPROTOCOL
 from server.telemetry import Metrics
 from server.websocket import Websocket
@@ -48,6 +49,7 @@ class Gate:
         require_origin: whether clients without an origin, which are no browsers, are refused.
         loopback: whether the server listens for this machine alone.
         proxies: those whose word on a client's address is taken.
+        handshakes: counts what has not come through this gate yet.
         admit: why a client gets no connection now, or None.
         authenticate: checks the tokens that handshakes show; None where none is needed.
         metrics: told what is refused.
@@ -62,6 +64,7 @@ class Gate:
         require_origin: bool,
         loopback: bool,
         proxies: Proxies,
+        handshakes: Handshakes,
         admit: Callable[[str], Refusal | None],
         authenticate: Authenticate | None,
         metrics: Metrics,
@@ -72,6 +75,7 @@ class Gate:
         self._require_origin = require_origin
         self._loopback = loopback
         self._proxies = proxies
+        self.handshakes = handshakes
         self._admit = admit
         self._authenticate = authenticate
         self._metrics = metrics

@@ -43,6 +43,7 @@ async def listen(
         tls["ssl_shutdown_timeout"] = GOODBYE_SECONDS
     make = partial(
         Websocket,
+        handshakes=gate.handshakes,
         max_outgoing=settings.max_outgoing,
         send_seconds=settings.send_seconds,
         on_too_slow=on_too_slow,

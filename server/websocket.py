@@ -10,10 +10,11 @@ Most connections are idle most of the time, and there are many: what one keeps i
 handshake is forgotten once it is over, and pings are not sent by a task for each (`server.keepalive`).
 """
 
+import asyncio
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import PONG, Frame
@@ -21,9 +22,7 @@ from websockets.protocol import Event, State
 
 from server.address import UNKNOWN
 from server.close_codes import INTERNAL, TOO_SLOW
-
-if TYPE_CHECKING:
-    from asyncio import TimerHandle
+from server.handshakes import Handshakes
 
 # How long a client that was told goodbye has for it; then it is cut off.
 GOODBYE_SECONDS = 2.0
@@ -33,6 +32,7 @@ class Websocket(ServerConnection):
     """A websocket with a bounded buffer.
 
     Args:
+        handshakes: counts it until its handshake is over.
         max_outgoing: most bytes that may wait to be read by the client.
         send_seconds: how long so many may wait that senders do.
         on_too_slow: told once where a bound was passed.
@@ -47,7 +47,17 @@ class Websocket(ServerConnection):
     # The last rows are attributes of `ServerConnection`: without a place here they are in a dict, a kilobyte and a half
     # larger for every connection where several are opened before the first one has all of them.
     __slots__ = (
-        *("_leaving", "_max_outgoing", "_on_too_slow", "_ping", "_send_seconds", "_timer", "_too_slow"),
+        *(
+            "_counted_as",
+            "_handshakes",
+            "_leaving",
+            "_max_outgoing",
+            "_on_too_slow",
+            "_ping",
+            "_send_seconds",
+            "_timer",
+            "_too_slow",
+        ),
         *("authenticated", "client", "expires"),
         *("protocol", "ping_interval", "ping_timeout", "close_timeout", "max_queue_high", "max_queue_low"),
         *("write_limit_high", "write_limit_low", "id", "logger", "debug", "request", "response", "loop"),
@@ -58,6 +68,7 @@ class Websocket(ServerConnection):
     def __init__(
         self,
         *args: Any,
+        handshakes: Handshakes,
         max_outgoing: int,
         send_seconds: float,
         on_too_slow: Callable[[], None],
@@ -67,12 +78,14 @@ class Websocket(ServerConnection):
         self.client = UNKNOWN
         self.authenticated = False
         self.expires = math.inf
+        self._handshakes = handshakes
+        self._counted_as: str | None = None
         self._max_outgoing = max_outgoing
         self._send_seconds = send_seconds
         self._on_too_slow = on_too_slow
         self._leaving = False
         self._too_slow = False
-        self._timer: TimerHandle | None = None  # until the client is too slow, or its goodbye is over
+        self._timer: asyncio.TimerHandle | None = None  # until the client is too slow, or its goodbye is over
         self._ping: bytes | None = None  # that the client has not answered
 
     def dismiss(self, code: int, reason: str) -> bool:
@@ -91,11 +104,22 @@ class Websocket(ServerConnection):
         self._start(GOODBYE_SECONDS, self.transport.abort)
         return True
 
-    def forget_handshake(self) -> None:
-        """Let go of the handshake's headers, and the token in them, once it is over.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with the handshake, unless too many are under way."""
+        place = transport.get_extra_info("peername")
+        self._counted_as = self._handshakes.begin(place[0] if isinstance(place, tuple) else None)
+        if self._counted_as is None:
+            transport.set_protocol(asyncio.Protocol())  # nothing has begun that would have to be ended
+            cast("asyncio.Transport", transport).abort()
+            return
+        super().connection_made(transport)
+
+    def end_handshake(self) -> None:
+        """Count it no more, and let go of its headers, and of the token in them.
 
         `ServerConnection` keeps the request for as long as it lives, and so does its parser; both keep it empty.
         """
+        self._stop_counting()
         for message in (self.request, self.response):
             if message is not None:
                 message.headers.clear()
@@ -150,8 +174,14 @@ class Websocket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self._stop_counting()
         self._stop_timer()
         super().connection_lost(exc)
+
+    def _stop_counting(self) -> None:
+        if self._counted_as is not None:
+            self._handshakes.end(self._counted_as)
+            self._counted_as = None
 
     def _give_up(self) -> None:
         if self._too_slow:
