@@ -6,7 +6,7 @@ that who is asked next stands first; and those who came at different times are a
 
 import asyncio
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from server.websocket import Websocket
 
@@ -57,8 +57,8 @@ class Keepalive:
         Returns:
             Whether others are due as well.
         """
-        due = [websocket for websocket, _ in takewhile(lambda item: item[1] <= now, self._due.items())]
-        for websocket in due[:AT_A_TIME]:
+        due = list(islice(takewhile(lambda item: item[1] <= now, self._due.items()), AT_A_TIME + 1))
+        for websocket, _ in due[:AT_A_TIME]:
             del self._due[websocket]
             if websocket.probe():
                 self._due[websocket] = now + self._seconds  # not earlier, even where this look is late

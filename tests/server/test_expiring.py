@@ -50,8 +50,8 @@ async def test_expiry(start_server: ServerFactory, handshake: dict[str, Any], fi
         await client.flush()
         look(server, time.time() + 3601)
         look(server, time.time() + 3602)
-        assert await closed(client) == (EXPIRED, "the token has expired; connect again with another one")
         assert sample(server._metrics, "closings_total", reason="expired") == 1
+        assert await closed(client) == (EXPIRED, "the token has expired; connect again with another one")
 
 
 async def test_what_is_under_way_does_not_prolong_it(start_held: ServerFactory, device: Device) -> None:

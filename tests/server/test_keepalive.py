@@ -176,9 +176,9 @@ async def test_who_does_not_answer_is_closed(start_server: ServerFactory, answer
         assert await reader.readuntil(b"until here")
         assert connection in server._connections
         server._keepalive.look(now() + 2 * PING_SECONDS + 1)
-        assert await reader.readuntil(GIVEN_UP)
         assert sample(server._metrics, "closings_total", reason="no_pong") == 1
         assert len(server._keepalive) == 0
+        assert await reader.readuntil(GIVEN_UP)
 
 
 async def test_each_ping_is_another(start_server: ServerFactory) -> None:
