@@ -6,7 +6,7 @@ Builds the index of `train.csv` aside. Two servers, each a process of its own, t
 `test.csv` over eight connections, 64 in flight, no answers cached. The client is a process on the same cores. While one
 server is loaded the other has nothing to do. The order changes from round to round.
 
-- all on: as an operator serves. Every limit is checked (and none is reached), asks go into a journal (SQLite, redacted),
+- all on: as an operator serves. Every limit is checked (none is reached), asks go into a journal (SQLite, redacted),
   metrics are counted and scraped once a second, the log is JSON at `info` in a file, slow messages are looked out for
 - all off: no journal, no page, no log but errors, and limits and metrics replaced by functions that do nothing
 """

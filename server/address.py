@@ -35,6 +35,11 @@ class Proxies:
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
 
+    def have(self, peer: str) -> bool:
+        """Whether the address at the other end of a connection is that of such a proxy."""
+        address = _parse(peer)
+        return address is not None and self._trusts(address)
+
     def client_of(self, peer: str | None, forwarded: Sequence[str]) -> str:
         """The client's address.
 

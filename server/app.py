@@ -19,9 +19,12 @@ from server.connection import Connection
 from server.draining import drain
 from server.engine import Engine
 from server.errors import JournalError, ListenError, SettingsError
+from server.expiring import dismiss_expired
 from server.files import allow_open_files
+from server.handshakes import Handshakes
 from server.http import STALLED_SECONDS, Gate, is_loopback
 from server.idling import dismiss_idle
+from server.keepalive import PING_SECONDS, Keepalive
 from server.listening import Listener, address_of, bind
 from server.messages import Limits
 from server.metrics_page import MetricsPage
@@ -100,6 +103,14 @@ class Server:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._keepalive = Keepalive(PING_SECONDS, self._metrics.closings["no_pong"].inc)
+        self._proxies = Proxies(parse_networks(settings.trusted_proxies))
+        self._handshakes = Handshakes(
+            most=settings.max_handshakes,
+            most_per_address=settings.max_connections_per_address,
+            proxies=self._proxies,
+            on_refused=lambda cause: self._metrics.refusals[cause].inc(),
+        )
         self._admission: Admission | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -146,7 +157,7 @@ class Server:
         if self._authenticate is None:
             self._authenticate = await asyncio.to_thread(read_tokens, settings)
         certificate = await asyncio.to_thread(_certificate_of, settings)
-        room = allow_open_files(settings.max_connections)
+        room = allow_open_files(settings.max_connections, settings.max_handshakes)
         if room < 1:
             raise ListenError("the system allows too few open files to take any connection; raise `ulimit -n`")
         if room < settings.max_connections:
@@ -178,6 +189,9 @@ class Server:
         self._reloader = Reloader(settings, self._engine, self._swap, self._metrics)
         self._do(self._reloader.watch())
         self._do(dismiss_idle(self._connections, settings.idle_seconds))
+        self._do(self._keepalive.run())
+        if self._authenticate is not None:
+            self._do(dismiss_expired(self._connections))
         if certificate is not None:
             self._do(keep_renewed(certificate))
         _log.info("listening", url=self.url, **self._engine.facts, metrics=self.metrics_url)
@@ -197,7 +211,8 @@ class Server:
             allowed_origins=settings.allowed_origins,
             require_origin=settings.require_origin,
             loopback=is_loopback(settings.host),
-            proxies=Proxies(parse_networks(settings.trusted_proxies)),
+            proxies=self._proxies,
+            handshakes=self._handshakes,
             admit=self._admit,
             authenticate=self._authenticate,
             metrics=self._metrics,
@@ -326,7 +341,7 @@ class Server:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what nobody awaits; a lack of file handles, which asyncio repeats for every waiting client, now and then.
 
-        Files may run out all the same: handshakes that are not finished count as files, and not as connections.
+        Files may run out where the system allows fewer than connections and handshakes may take.
         """
         message = str(context.get("message"))
         if "out of system resource" in message:
@@ -349,6 +364,7 @@ class Server:
         return self._door.refuse(client)
 
     async def _serve_connection(self, websocket: Websocket) -> None:
+        websocket.end_handshake()
         client = websocket.client
         if self._draining:  # it was admitted before
             websocket.dismiss(GOING_AWAY, "the server is stopping")
@@ -357,11 +373,12 @@ class Server:
             self._metrics.refusals[refusal.cause].inc()
             websocket.dismiss(TRY_AGAIN_LATER, refusal.reason)
             return
+        now = asyncio.get_running_loop().time()
         connection = Connection(
             websocket,
             lambda: self._running.pipeline,
             self._limits,
-            Pace(self._settings.messages_per_second, self._settings.message_burst, asyncio.get_running_loop().time()),
+            Pace(self._settings.messages_per_second, self._settings.message_burst, now),
             self._metrics,
             hello_seconds=self._settings.hello_seconds,
             recorder=self._recorder,
@@ -370,6 +387,7 @@ class Server:
         )
         self._connections.add(connection)
         self._empty.clear()
+        self._keepalive.watch(websocket, now)
         self._metrics.connections.inc()
         try:
             await connection.serve()
@@ -380,6 +398,7 @@ class Server:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
+            self._keepalive.forget(websocket)
             self._door.leave(client)
             self._metrics.connections.dec()
 

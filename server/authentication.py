@@ -4,6 +4,8 @@ A token is shown at the handshake, in the `Authorization` header or, for browser
 offered subprotocols; or in the first message, `hello`.
 """
 
+import math
+from datetime import datetime
 from typing import Protocol
 
 from websockets.datastructures import Headers
@@ -15,9 +17,18 @@ TOKEN_SUBPROTOCOL = "faqwire.token."  # noqa: S105 not one itself
 class Authenticate(Protocol):
     """Checks what a client shows of itself."""
 
-    async def __call__(self, token: str) -> bool:
-        """Whether this token proves that its client may connect."""
+    async def __call__(self, token: str) -> bool | datetime:
+        """Whether this token proves that its client may connect.
+
+        Returns:
+            False where it does not; until when it does, with a time zone; True where a connection may outlive it.
+        """
         ...
+
+
+def expiry_of(verdict: bool | datetime) -> float:  # noqa: FBT001 what an `Authenticate` says
+    """Until when a token that was found valid is, in seconds since 1970; infinite where it may be outlived."""
+    return verdict.timestamp() if isinstance(verdict, datetime) else math.inf
 
 
 def tokens_of(headers: Headers) -> list[str]:

@@ -11,6 +11,7 @@ IDLE = 4400
 TOO_FAST = 4401
 TOO_SLOW = 4402
 UNAUTHENTICATED = 4450
+EXPIRED = 4451
 
 # Of the registry's codes: 1001 going away, 1005 no code given, 1006 cut off, 1011 internal error, 1012 service restart,
 # 1013 try again later, 1014 bad gateway.

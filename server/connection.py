@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from server.authentication import Authenticate
-from server.close_codes import GOING_AWAY, IDLE, TOO_FAST, UNAUTHENTICATED
+from server.authentication import Authenticate, expiry_of
+from server.close_codes import EXPIRED, GOING_AWAY, IDLE, TOO_FAST, UNAUTHENTICATED
 from server.ended import Ended
 from server.errors import (
     DuplicateId,
@@ -64,6 +64,8 @@ _log = structlog.get_logger(__name__)
 
 # How many of a client's frames are looked at before everybody else is: about a millisecond's worth.
 FRAMES_AT_A_TIME = 8
+# What is known of a client that says nothing of itself.
+_NO_HELLO = Hello()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Connection:
         self._recorder = recorder
         self._authenticate = authenticate
         self._watch_ended = watch
-        self._hello = Hello()
+        self._hello = _NO_HELLO
         self._id = websocket.id.hex
         self._heard = asyncio.get_running_loop().time()  # when the last message came
         self._greeted = False
@@ -139,6 +141,15 @@ class Connection:
         """Begin to close it if no message came since then, and none is being answered."""
         if self._heard < since and not self._tasks:
             self._dismiss("idle", IDLE, "no message came for long; connect again to ask")
+
+    def dismiss_if_expired(self, now: float) -> None:
+        """Begin to close it if its client's token is valid no more; what is being answered then has no end.
+
+        Args:
+            now: seconds since 1970.
+        """
+        if now >= self._websocket.expires:
+            self._dismiss("expired", EXPIRED, "the token has expired; connect again with another one")
 
     async def go_away(self, after: float) -> None:
         """Tell the client to go after so many seconds, though not before it is greeted; cancelling is safe."""
@@ -196,8 +207,12 @@ class Connection:
                 message = decode(await self._websocket.recv())
         except (TimeoutError, Undecodable):
             return False
-        if not isinstance(message, Hello) or message.token is None or not await authenticate(message.token):
+        if not isinstance(message, Hello) or message.token is None:
             return False
+        verdict = await authenticate(message.token)
+        if not verdict:
+            return False
+        self._websocket.expires = expiry_of(verdict)
         self._meet(message)
         return True
 

@@ -14,7 +14,8 @@ from websockets.typing import Subprotocol
 
 from server.address import Proxies, group_of
 from server.admission import RETRY_SECONDS, Refusal
-from server.authentication import Authenticate, tokens_of
+from server.authentication import Authenticate, expiry_of, tokens_of
+from server.handshakes import Handshakes
 from server.messages import SUBPROTOCOL
 from server.telemetry import Metrics
 from server.telemetry import Refusal as RefusalReason
@@ -49,6 +50,7 @@ class Gate:
         require_origin: whether clients without an origin, which are no browsers, are refused.
         loopback: whether the server listens for this machine alone.
         proxies: those whose word on a client's address is taken.
+        handshakes: counts what has not come through this gate yet.
         admit: why a client gets no connection now, or None.
         authenticate: checks the tokens that handshakes show; None where none is needed.
         metrics: told what is refused.
@@ -63,6 +65,7 @@ class Gate:
         require_origin: bool,
         loopback: bool,
         proxies: Proxies,
+        handshakes: Handshakes,
         admit: Callable[[str], Refusal | None],
         authenticate: Authenticate | None,
         metrics: Metrics,
@@ -73,6 +76,7 @@ class Gate:
         self._require_origin = require_origin
         self._loopback = loopback
         self._proxies = proxies
+        self.handshakes = handshakes
         self._admit = admit
         self._authenticate = authenticate
         self._metrics = metrics
@@ -112,11 +116,12 @@ class Gate:
         if self._authenticate is None or not tokens:
             return None
         try:
-            websocket.authenticated = len(tokens) == 1 and await self._authenticate(tokens[0])
+            verdict = len(tokens) == 1 and await self._authenticate(tokens[0])
         except Exception:  # noqa: BLE001 whatever checks tokens may have reasons of its own to fail
             _log.exception("a token could not be checked", connection=websocket.id.hex)
             return _later(websocket, HTTPStatus.SERVICE_UNAVAILABLE, "The token cannot be checked now.", RETRY_SECONDS)
-        if websocket.authenticated:
+        if verdict:
+            websocket.authenticated, websocket.expires = True, expiry_of(verdict)
             return None
         self._refused("token", websocket.client)
         response = websocket.respond(

@@ -118,6 +118,7 @@ class Listener:
             tls["ssl_shutdown_timeout"] = GOODBYE_SECONDS
         make = partial(
             Websocket,
+            handshakes=gate.handshakes,
             max_outgoing=settings.max_outgoing,
             send_seconds=settings.send_seconds,
             on_too_slow=on_too_slow,
@@ -133,6 +134,7 @@ class Listener:
                     process_request=gate,
                     compression=None,  # costs 50 KiB a connection, and replies are small
                     max_size=settings.max_frame,
+                    ping_interval=None,  # costs a task and a timer a connection; `server.keepalive` does it for all
                     open_timeout=settings.handshake_seconds,
                     server_header=None,
                     logger=SILENT,

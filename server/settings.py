@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     max_connections_per_address: Annotated[
         int, Field(description="most connections of one address at a time", ge=1)
     ] = 100
+    max_handshakes: Annotated[
+        int, Field(description="most connections at a time whose handshake is not over", ge=1, le=1_000_000)
+    ] = 2000
     connections_per_second: Annotated[
         float, Field(description="new connections of one address a second, in the long run", ge=0.01, le=1_000_000)
     ] = 10.0

@@ -25,6 +25,7 @@ from intents.cascade import Confirmation
 from intents.decide import DecisionKind
 from server.admission import RefusalCause
 from server.errors import Overloaded, RateLimited, RequestError, SettingsError, ShuttingDown, TooManyInFlight
+from server.handshakes import HandshakeCause
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # The folder of several processes' values, or None for one process alone. The Prometheus client looks once, when it is
@@ -33,8 +34,10 @@ SHARED_FOLDER = os.environ.get(VARIABLE)
 
 ReplyType = Literal["answer", "error", "cancelled"]
 Stage = Literal["tokenize", "queue", "encode", "search", "confirm_queue", "confirm", "decide"]
-Refusal = RefusalCause | Literal["queue_full", "budget", "in_flight", "message_rate", "origin", "token"]
-Closing = Literal["idle", "too_fast", "too_slow", "unauthenticated"]
+Refusal = (
+    RefusalCause | HandshakeCause | Literal["queue_full", "budget", "in_flight", "message_rate", "origin", "token"]
+)
+Closing = Literal["expired", "idle", "no_pong", "too_fast", "too_slow", "unauthenticated"]
 Opinion = Literal["helpful", "unhelpful"]
 DropCause = Literal["expired", "cancelled", "closing"]
 Degradation = Literal["gpu_unused", "unconfirmed", "journal", "stale_index", "tracing"]

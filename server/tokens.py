@@ -5,6 +5,7 @@ a shared secret.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # By how many seconds the clocks of whoever signs and of this machine may differ.
 LEEWAY_SECONDS = 10
+# The last moment that has a date; tokens may be meant to be valid for longer.
+_LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 # A shared secret is no shorter than what it is hashed to (RFC 7518, 3.2); an RSA key has no fewer bits (3.3).
 LEAST_SECRET_BYTES = 32
 LEAST_RSA_BITS = 2048
@@ -35,12 +38,12 @@ class Tokens:
     key: "bytes | RSAPublicKey" = field(repr=False)
     audience: str | None
 
-    async def __call__(self, token: str) -> bool:
-        """See `Authenticate`; whatever cannot be read is not valid."""
+    async def __call__(self, token: str) -> bool | datetime:
+        """See `Authenticate`; whatever cannot be read is not valid, and what is, is valid until its `exp`."""
         import jwt
 
         try:
-            jwt.decode(
+            claims = jwt.decode(
                 token,
                 self.key,
                 algorithms=[self.algorithm],
@@ -48,9 +51,9 @@ class Tokens:
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp"], "verify_aud": self.audience is not None},
             )
+            return datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY_SECONDS, _LAST_SECOND), UTC)
         except Exception:  # noqa: BLE001 a stranger wrote it: numbers, nesting and text may be anything
             return False
-        return True
 
 
 def read_tokens(settings: Settings) -> Tokens | None:

@@ -5,19 +5,24 @@ beyond its high mark waits. But a reply is written before its sender waits, so e
 websocket pings are answered whether or not anybody reads the pongs. So there are two bounds here: how long the buffer
 may stay above its mark, and how large it may become. Whoever passes one is told so with a close code, and cut off
 shortly after, for the code waits behind all that the client has not read.
+
+Most connections are idle most of the time, and there are many: what one keeps is what it needs. What was said at the
+handshake is forgotten once it is over, and pings are not sent by a task for each (`server.keepalive`).
 """
 
+import asyncio
+import math
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
-from websockets.protocol import State
+from websockets.frames import PONG, Frame
+from websockets.protocol import Event, State
 
 from server.address import UNKNOWN
-from server.close_codes import TOO_SLOW
-
-if TYPE_CHECKING:
-    from asyncio import TimerHandle
+from server.close_codes import INTERNAL, TOO_SLOW
+from server.handshakes import Handshakes
 
 # How long a client that was told goodbye has for it; then it is cut off.
 GOODBYE_SECONDS = 2.0
@@ -27,6 +32,7 @@ class Websocket(ServerConnection):
     """A websocket with a bounded buffer.
 
     Args:
+        handshakes: counts it until its handshake is over.
         max_outgoing: most bytes that may wait to be read by the client.
         send_seconds: how long so many may wait that senders do.
         on_too_slow: told once where a bound was passed.
@@ -35,23 +41,34 @@ class Websocket(ServerConnection):
     Attributes:
         client: what counts as one client (`server.address.group_of`); set at the handshake.
         authenticated: whether the handshake had a valid token; likewise.
+        expires: when its client's token does, in seconds since 1970; infinite where there is none, or it does not.
     """
 
-    # Beyond 30 attributes every connection has a dict of its own to keep them in, a kilobyte larger.
+    # The last rows are attributes of `ServerConnection`: without a place here they are in a dict, a kilobyte and a half
+    # larger for every connection where several are opened before the first one has all of them.
     __slots__ = (
-        "_leaving",
-        "_max_outgoing",
-        "_on_too_slow",
-        "_send_seconds",
-        "_timer",
-        "_too_slow",
-        "authenticated",
-        "client",
+        *(
+            "_counted_as",
+            "_handshakes",
+            "_leaving",
+            "_max_outgoing",
+            "_on_too_slow",
+            "_ping",
+            "_send_seconds",
+            "_timer",
+            "_too_slow",
+        ),
+        *("authenticated", "client", "expires"),
+        *("protocol", "ping_interval", "ping_timeout", "close_timeout", "max_queue_high", "max_queue_low"),
+        *("write_limit_high", "write_limit_low", "id", "logger", "debug", "request", "response", "loop"),
+        *("recv_messages", "close_deadline", "send_in_progress", "pending_pings", "latency", "keepalive_task"),
+        *("connection_exc", "connection_lost_waiter", "paused", "drain_waiters", "server", "request_rcvd", "transport"),
     )
 
     def __init__(
         self,
         *args: Any,
+        handshakes: Handshakes,
         max_outgoing: int,
         send_seconds: float,
         on_too_slow: Callable[[], None],
@@ -60,12 +77,16 @@ class Websocket(ServerConnection):
         super().__init__(*args, **options)
         self.client = UNKNOWN
         self.authenticated = False
+        self.expires = math.inf
+        self._handshakes = handshakes
+        self._counted_as: str | None = None
         self._max_outgoing = max_outgoing
         self._send_seconds = send_seconds
         self._on_too_slow = on_too_slow
         self._leaving = False
         self._too_slow = False
-        self._timer: TimerHandle | None = None  # until the client is too slow, or its goodbye is over
+        self._timer: asyncio.TimerHandle | None = None  # until the client is too slow, or its goodbye is over
+        self._ping: bytes | None = None  # that the client has not answered
 
     def dismiss(self, code: int, reason: str) -> bool:
         """Begin to close, and cut the connection off if that takes long.
@@ -82,6 +103,51 @@ class Websocket(ServerConnection):
         super().send_data()
         self._start(GOODBYE_SECONDS, self.transport.abort)
         return True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with the handshake, unless too many are under way."""
+        place = transport.get_extra_info("peername")
+        self._counted_as = self._handshakes.begin(place[0] if isinstance(place, tuple) else None)
+        if self._counted_as is None:
+            transport.set_protocol(asyncio.Protocol())  # nothing has begun that would have to be ended
+            cast("asyncio.Transport", transport).abort()
+            return
+        super().connection_made(transport)
+
+    def end_handshake(self) -> None:
+        """Count it no more, and let go of its headers, and of the token in them.
+
+        `ServerConnection` keeps the request for as long as it lives, and so does its parser; both keep it empty.
+        """
+        self._stop_counting()
+        for message in (self.request, self.response):
+            if message is not None:
+                message.headers.clear()
+
+    def probe(self) -> bool:
+        """Send a websocket ping, or begin to close where the one before has not been answered.
+
+        Who closes is not asked, nor is who has so much to read that its time runs anyway.
+
+        Returns:
+            False where the connection is given up.
+        """
+        if self._leaving or self.protocol.state is not State.OPEN:
+            return True
+        if self._ping is not None:
+            self.dismiss(INTERNAL, "keepalive ping timeout")
+            return False
+        if self._timer is None:
+            self._ping = os.urandom(4)  # nobody can answer it who has not read it
+            self.protocol.send_ping(self._ping)
+            self.send_data()
+        return True
+
+    def process_event(self, event: Event) -> None:
+        """Take a request or a frame, as `ServerConnection`, and see whether it is the pong that is waited for."""
+        super().process_event(event)
+        if self._ping is not None and isinstance(event, Frame) and (event.opcode, event.data) == (PONG, self._ping):
+            self._ping = None
 
     def send_data(self) -> None:
         """Write what is to be sent, as `ServerConnection`, and see whether it is too much."""
@@ -108,8 +174,14 @@ class Websocket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self._stop_counting()
         self._stop_timer()
         super().connection_lost(exc)
+
+    def _stop_counting(self) -> None:
+        if self._counted_as is not None:
+            self._handshakes.end(self._counted_as)
+            self._counted_as = None
 
     def _give_up(self) -> None:
         if self._too_slow:

@@ -3,6 +3,7 @@
 import pytest
 
 from server.close_codes import (
+    EXPIRED,
     GOING_AWAY,
     IDLE,
     INTERNAL,
@@ -30,5 +31,5 @@ def test_ours_are_in_their_range() -> None:
     """A client whose token is refused does not come back with the same one; one that was too fast or idle may."""
     assert (IDLE, TOO_FAST, TOO_SLOW) == (4400, 4401, 4402)
     assert all(may_reconnect(code) for code in (IDLE, TOO_FAST, TOO_SLOW))
-    assert UNAUTHENTICATED == 4450
-    assert not may_reconnect(UNAUTHENTICATED)
+    assert (UNAUTHENTICATED, EXPIRED) == (4450, 4451)
+    assert not any(may_reconnect(code) for code in (UNAUTHENTICATED, EXPIRED))

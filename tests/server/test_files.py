@@ -21,8 +21,10 @@ def test_the_soft_limit_is_raised(hard_limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard_limit))
     assert allow_open_files(300) == 300
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300 + SPARE, hard_limit)
+    assert allow_open_files(300, 20) == 300
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (320 + SPARE, hard_limit)
     assert allow_open_files(10) == 10
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + SPARE
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 320 + SPARE
 
 
 def test_the_hard_limit_is_kept(hard_limit: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from server.errors import SettingsError
 from server.messages import Answer
 from server.tls import Certificate
 from tests.server.conftest import Ends, Events, ServerFactory
-from tests.server.fakes import until
+from tests.server.fakes import sample, until
 from tests.server.raw import Raw, dial
+from tests.server.test_handshakes import cut_off, silent
 from tests.server.test_websocket import SYSTEM_BUFFER, shrink
 
 AUTHORITY = trustme.CA()
@@ -151,6 +153,15 @@ async def test_the_python_client_over_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     async with start_server(**site.settings) as server, Client(server.url) as client:
         assert isinstance(await client.ask("Where is my order?"), Answer)
+
+
+async def test_handshakes_under_way(start_server: ServerFactory, site: Site, trusting: ssl.SSLContext) -> None:
+    """They are counted from the end of TLS's own, and cut off as without it."""
+    async with start_server(max_handshakes=1, **site.settings) as server, AsyncExitStack() as stack:
+        await stack.enter_async_context(silent(server, trusting))
+        await until(lambda: len(server._handshakes) == 1)
+        assert await cut_off(await stack.enter_async_context(silent(server, trusting)))
+        assert sample(server._metrics, "refusals_total", reason="handshakes") == 1
 
 
 def test_renewal_of_what_has_not_changed(site: Site) -> None:
