@@ -24,7 +24,6 @@ from server.idling import dismiss_idle
 from server.listening import listen
 from server.messages import GoingAway, Limits
 from server.metrics_page import MetricsPage
-from server.pace import Pace
 from server.recorder import Recorder
 from server.serving import Serving, local_date
 from server.settings import Settings
@@ -157,7 +156,12 @@ class Server:
             await self._open_journal()
             self._serving = Serving(self._engine, settings, self._metrics, today=self._today)
             self._listener = await listen(
-                self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
+                self._serve_connection,
+                self._gate(),
+                settings,
+                certificate,
+                on_too_slow=self._metrics.closings["too_slow"].inc,
+                on_too_fast=self._metrics.closings["too_fast"].inc,
             )
         except (JournalError, ListenError):
             await self._stop_serving()
@@ -316,7 +320,6 @@ class Server:
             websocket,
             self._running.pipeline,
             self._limits,
-            Pace(self._settings.messages_per_second, self._settings.message_burst, asyncio.get_running_loop().time()),
             self._farewell,
             self._metrics,
             hello_seconds=self._settings.hello_seconds,

@@ -50,7 +50,6 @@ from server.messages import (
     encode,
     error_message,
 )
-from server.pace import Pace
 from server.pipeline import Pipeline, Resolved, Running
 from server.recorder import Feedback as FeedbackRecord
 from server.recorder import Recorder
@@ -85,7 +84,6 @@ class Connection:
         websocket: the open connection.
         pipeline: answers messages.
         limits: what the client may do.
-        pace: how fast.
         farewell: what to tell the client when the server is about to stop; None while it is not.
         metrics: told how requests ended.
         hello_seconds: how long the client has for its token, where one is needed.
@@ -98,7 +96,6 @@ class Connection:
         websocket: Websocket,
         pipeline: Pipeline,
         limits: Limits,
-        pace: Pace,
         farewell: Callable[[], GoingAway | None],
         metrics: Metrics,
         *,
@@ -109,7 +106,7 @@ class Connection:
         self._websocket = websocket
         self._pipeline = pipeline
         self._limits = limits
-        self._pace = pace
+        self._pace = websocket.pace
         self._farewell = farewell
         self._metrics = metrics
         self._hello_seconds = hello_seconds

@@ -22,7 +22,13 @@ Handler = Callable[[Websocket], Awaitable[None]]
 
 
 async def listen(
-    handler: Handler, gate: Gate, settings: Settings, certificate: Certificate | None, on_too_slow: Callable[[], None]
+    handler: Handler,
+    gate: Gate,
+    settings: Settings,
+    certificate: Certificate | None,
+    *,
+    on_too_slow: Callable[[], None],
+    on_too_fast: Callable[[], None],
 ) -> Server:
     """Listen for websockets.
 
@@ -32,6 +38,7 @@ async def listen(
         settings: how to listen.
         certificate: what to serve TLS with; None serves without.
         on_too_slow: told of each client that does not read what it is sent.
+        on_too_fast: told of each client that sends too many frames.
 
     Raises:
         ListenError: the address cannot be had.
@@ -43,9 +50,12 @@ async def listen(
         tls["ssl_shutdown_timeout"] = GOODBYE_SECONDS
     make = partial(
         Websocket,
+        rate=settings.messages_per_second,
+        burst=settings.message_burst,
         max_outgoing=settings.max_outgoing,
         send_seconds=settings.send_seconds,
         on_too_slow=on_too_slow,
+        on_too_fast=on_too_fast,
     )
     try:
         return await serve(

@@ -5,64 +5,84 @@ beyond its high mark waits. But a reply is written before its sender waits, so e
 websocket pings are answered whether or not anybody reads the pongs. So there are two bounds here: how long the buffer
 may stay above its mark, and how large it may become. Whoever passes one is told so with a close code, and cut off
 shortly after, for the code waits behind all that the client has not read.
+
+What a client sends is bounded where it comes in. Messages that come too fast are refused one by one, elsewhere; but
+pings, pongs and parts of messages never get there, and all frames of one read are parsed before anybody else has a turn.
+So a read is taken in pieces, its frames are counted, and whoever sends too many is not listened to any more.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
-from websockets.protocol import State
+from websockets.http11 import Request
+from websockets.protocol import Event, State
 
 from server.address import UNKNOWN
-from server.close_codes import TOO_SLOW
+from server.close_codes import TOO_FAST, TOO_SLOW
+from server.pace import Pace
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
 # How long a client that was told goodbye has for it; then it is cut off.
 GOODBYE_SECONDS = 2.0
+# How many bytes are parsed before their frames are counted: some hundred of the smallest ones.
+PIECE = 4096
 
 
 class Websocket(ServerConnection):
     """A websocket with a bounded buffer.
 
     Args:
+        rate, burst: how fast messages may come (`Pace`).
         max_outgoing: most bytes that may wait to be read by the client.
         send_seconds: how long so many may wait that senders do.
-        on_too_slow: told once where a bound was passed.
+        on_too_slow: told once where a bound of what waits was passed.
+        on_too_fast: told once where too many frames came.
         args, options: see `ServerConnection`.
 
     Attributes:
         client: what counts as one client (`server.address.group_of`); set at the handshake.
         authenticated: whether the handshake had a valid token; likewise.
+        pace: how fast its messages may come, and its frames.
     """
 
     # Beyond 30 attributes every connection has a dict of its own to keep them in, a kilobyte larger.
     __slots__ = (
+        "_deaf",
         "_leaving",
         "_max_outgoing",
+        "_on_too_fast",
         "_on_too_slow",
         "_send_seconds",
         "_timer",
         "_too_slow",
         "authenticated",
         "client",
+        "pace",
     )
 
     def __init__(
         self,
         *args: Any,
+        rate: float,
+        burst: int,
         max_outgoing: int,
         send_seconds: float,
         on_too_slow: Callable[[], None],
+        on_too_fast: Callable[[], None],
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.client = UNKNOWN
         self.authenticated = False
+        self.pace = Pace(rate, burst, self.loop.time())
         self._max_outgoing = max_outgoing
         self._send_seconds = send_seconds
         self._on_too_slow = on_too_slow
+        self._on_too_fast = on_too_fast
+        self._deaf = False
         self._leaving = False
         self._too_slow = False
         self._timer: TimerHandle | None = None  # until the client is too slow, or its goodbye is over
@@ -91,8 +111,23 @@ class Websocket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent, unless it was given up: it would go on to cause replies."""
-        if not self._too_slow:
-            super().data_received(data)
+        for start in range(0, len(data), PIECE):
+            if self._deaf:
+                return
+            if self.request is not None and self.response is None:
+                # A client waits for the response (RFC 6455, 4.1); frames before it would get to one not yet admitted.
+                self._deaf = True
+                self.transport.abort()
+                return
+            super().data_received(data[start : start + PIECE])
+
+    def process_event(self, event: Event) -> None:
+        """Take a request or a frame, and see whether it is one frame too many."""
+        super().process_event(event)
+        if not isinstance(event, Request) and not self.pace.takes_frame(self.loop.time()):
+            self._deaf = True
+            if self.dismiss(TOO_FAST, "frames come too fast"):
+                self._on_too_fast()
 
     def pause_writing(self) -> None:
         """From here on senders wait, and the client's time runs."""
@@ -114,7 +149,7 @@ class Websocket(ServerConnection):
     def _give_up(self) -> None:
         if self._too_slow:
             return
-        self._too_slow = True
+        self._too_slow = self._deaf = True
         self.transport.resume_reading()  # what comes is dropped, but that the client has left has to be noticed
         if self.protocol.state is State.OPEN:
             self._on_too_slow()
