@@ -7,8 +7,8 @@ may stay above its mark, and how large it may become. Whoever passes one is told
 shortly after, for the code waits behind all that the client has not read.
 
 What a client sends is bounded where it comes in. Messages that come too fast are refused one by one, elsewhere; but
-pings, pongs and parts of messages never get there, and all frames of one read are parsed before anybody else has a turn.
-So a read is taken in pieces, its frames are counted, and whoever sends too many is not listened to any more.
+pings, pongs and parts of messages never get there, and all frames of one read are parsed before anybody else has a
+turn. So a read is taken in pieces, its frames are counted, and whoever sends too many is not listened to any more.
 """
 
 from collections.abc import Callable
