@@ -9,13 +9,14 @@ PINS = constraints.txt
 HOST ?= 127.0.0.1
 PORT ?= 8765
 
-.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser pins clean
+.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser clients pins clean
 
 help:
 	@echo "make demo    set up, export the models, build the sample FAQ's index, and serve it on port $(PORT)"
 	@echo "make test    set up what tests need, and pass them"
 	@echo "make check   lint, types, import arrows, then test"
 	@echo "make asyncapi  install AsyncAPI's parser (npm), and ask it about docs/asyncapi.json"
+	@echo "make clients  install websocket clients and a browser (npm), for tests to speak to the server with"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove everything that was made, the virtual environment included"
 
@@ -50,6 +51,15 @@ asyncapi-parser:
 # What AsyncAPI's own parser says of docs/asyncapi.json.
 asyncapi: asyncapi-parser
 	node tests/server/asyncapi.mjs .cache/asyncapi docs/asyncapi.json
+
+# Clients that are not ours. The browser is 60 MB, and for Linux on x86-64; elsewhere tests take one that is installed.
+clients:
+	npm install --silent --no-audit --no-fund --prefix .cache/clients ws@8.23.0 undici@7.16.0 ajv@8.20.0
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  npm install --silent --no-audit --no-fund --prefix .cache/clients @sparticuz/chromium@143.0.4 && \
+	  mkdir -p .cache/clients/browser && \
+	  TMPDIR="$$PWD/.cache/clients/browser" node tests/server/clients/unpack.mjs .cache/clients; \
+	fi
 
 # What is pinned is what this environment holds, less local version labels. The file's comments stay, and so do the
 # lines before the first blank one: packages of other platforms, which are not here.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event, State
 
 from server.address import UNKNOWN
@@ -124,7 +124,10 @@ class Websocket(ServerConnection):
     def process_event(self, event: Event) -> None:
         """Take a request or a frame, and see whether it is one frame too many."""
         super().process_event(event)
-        if not isinstance(event, Request) and not self.pace.takes_frame(self.loop.time()):
+        if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE:
+            return
+        control = event.opcode not in DATA_OPCODES
+        if not self.pace.takes_frame(self.loop.time(), control=control):
             self._deaf = True
             if self.dismiss(TOO_FAST, "frames come too fast"):
                 self._on_too_fast()

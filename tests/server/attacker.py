@@ -205,5 +205,5 @@ class Attacker:
                 writer.transport.abort()
         self._tally.sent["requests"] += 1
         self._tally.statuses[request.kind, status] += 1
-        if status == 101 or status >= 500:
+        if status == 101 or status in {500, 502, 503, 504}:  # 505 is the answer to an old version of HTTP
             self._tally.complain(f"{request.kind} is answered with {status}", request.wire[:200])

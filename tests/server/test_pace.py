@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Frame, Opcode
 
 from server.close_codes import TOO_FAST
-from server.pace import FLOOD, FRAMES, Pace
+from server.pace import FLOOD, FRAMES, LEAST_BURST, LEAST_RATE, Pace
 from server.websocket import PIECE
 from tests.server.conftest import ServerFactory
 from tests.server.fakes import Device
@@ -49,14 +49,24 @@ def test_a_flood_is_what_heeds_no_refusal() -> None:
 
 def test_frames_have_a_pace_of_their_own() -> None:
     """So many times as many as messages may come at once, and as fast; whoever only sends messages never meets it."""
-    pace = Pace(2.0, 5, 0.0)
-    assert all(pace.takes_frame(0.0) for _ in range(FRAMES * 5))
-    assert not pace.takes_frame(0.0)
-    assert pace.takes_frame(1 / (FRAMES * 2.0))
-    messages = Pace(2.0, 5, 0.0)
+    pace = Pace(2.0, 15, 0.0)
+    assert all(pace.takes_frame(0.0, control=False) for _ in range(FRAMES * 15))
+    assert not pace.takes_frame(0.0, control=False)
+    assert pace.takes_frame(1 / (FRAMES * 2.0), control=False)
+    messages = Pace(2.0, 15, 0.0)
     while not messages.flooding:
-        assert messages.takes_frame(0.0)
+        assert messages.takes_frame(0.0, control=False)
         messages.check(0.0)
+
+
+def test_pings_have_the_pace_of_messages() -> None:
+    """As many pings and pongs may come as messages, and in any case what libraries send by themselves."""
+    pace = Pace(2.0, 15, 0.0)
+    assert [pace.takes_frame(0.0, control=True) for _ in range(16)] == [True] * 15 + [False]
+    assert pace.takes_frame(0.5, control=True)
+    slow = Pace(0.01, 1, 0.0)
+    assert [slow.takes_frame(0.0, control=True) for _ in range(LEAST_BURST + 1)] == [True] * LEAST_BURST + [False]
+    assert all(slow.takes_frame(10 + number / LEAST_RATE, control=True) for number in range(1000))
 
 
 async def test_refusals(start_held: ServerFactory, device: Device) -> None:
@@ -151,7 +161,7 @@ async def test_parts_of_a_message_are_frames(start_server: ServerFactory, monkey
 async def test_pings_of_a_sane_client_are_answered(start_server: ServerFactory) -> None:
     """A client that looks now and then whether the connection lives is not hurried."""
     async with start_server(message_burst=1, messages_per_second=SLOW) as server, dial(server) as client:
-        for _ in range(FRAMES - 1):
+        for _ in range(LEAST_BURST - 1):
             await (await client.websocket.ping())
         await client.flush()
 
