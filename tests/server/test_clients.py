@@ -103,8 +103,8 @@ class Browser:
 
 @pytest.fixture
 def browser() -> Browser:
-    """A Chromium: the one that FAQWIRE_TEST_BROWSER names, an installed one, or the one that `make clients` unpacks."""
-    named = os.environ.get("FAQWIRE_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    """A Chromium: the one that TEST_BROWSER names, an installed one, or the one that `make clients` unpacks."""
+    named = os.environ.get("TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if named is not None:
         return Browser(named, {})
     if not (UNPACKED / "chromium").is_file():
