@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).with_name("clients")
 SCHEMA = ROOT / "docs" / "schema.json"
 # Where `make clients` installs what is from npm, a browser included.
+LEAST_NODE = (20, 18, 1)
 INSTALLED = ROOT / ".cache" / "clients"
 UNPACKED = INSTALLED / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -71,12 +73,21 @@ def check(report: Report, book: Book) -> None:
     assert report["tooLarge"]["code"] == 1009
 
 
-@pytest.mark.parametrize("library", ["ws", "undici"])
-async def test_npm(start_server: ServerFactory, book: Book, library: str) -> None:
-    """A WebSocket from npm speaks the whole protocol, and what it hears is valid to npm's validator of schemas."""
+@pytest.fixture
+def node() -> str:
+    """The command `node`, as new as what `make clients` installs needs it."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if tuple(map(int, version.removeprefix("v").split("."))) < LEAST_NODE:
+        pytest.skip(f"node {version} is older than v{'.'.join(map(str, LEAST_NODE))}")
+    return node
+
+
+@pytest.mark.parametrize("library", ["ws", "undici"])
+async def test_npm(start_server: ServerFactory, book: Book, node: str, library: str) -> None:
+    """A WebSocket from npm speaks the whole protocol, and what it hears is valid to npm's validator of schemas."""
     if not (INSTALLED / "node_modules" / library).is_dir():
         pytest.skip(f"npm's {library} is not installed; `make clients` does it")
     async with start_server(recorder=book) as server:
