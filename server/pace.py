@@ -7,10 +7,17 @@ from server.errors import RateLimited
 
 # A client that sends so many times as much as it may, although it is told so each time, is not listening.
 FLOOD = 10
+# So many frames may come for each message that may. Above `FLOOD`: whoever only sends messages is told before. A ping
+# or a pong counts as that many frames, and so may come as often as a message.
+FRAMES = 2 * FLOOD
+# However slow messages have to be: websocket libraries send pings and pongs by themselves, now and then.
+LEAST_RATE, LEAST_BURST = 1.0, 10
 
 
 class Pace:
     """The pace of one connection's messages: so many at once, and so many a second from then on.
+
+    Its frames have one as well: pings, pongs and parts of messages cannot be refused.
 
     Args:
         rate: messages a second.
@@ -22,13 +29,26 @@ class Pace:
             for long `FLOOD` times the rate.
     """
 
-    __slots__ = ("_allowed", "_burst", "_rate", "_refused", "flooding")
+    __slots__ = ("_allowed", "_burst", "_frames", "_rate", "_refused", "flooding")
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self._rate, self._burst = rate, burst
         self._allowed = TokenBucket(rate, burst, now)
+        self._frames = TokenBucket(FRAMES * max(rate, LEAST_RATE), FRAMES * max(burst, LEAST_BURST), now)
         self._refused: TokenBucket | None = None  # most clients never need it
         self.flooding = False
+
+    def takes_frame(self, now: float, *, control: bool) -> bool:
+        """Count a frame of any kind, before anything is made of it.
+
+        Args:
+            now: its arrival, no earlier than that of the one before.
+            control: whether it is a ping or a pong.
+
+        Returns:
+            Whether it is still one of those that may come.
+        """
+        return self._frames.take(now, FRAMES if control else 1) == 0
 
     def check(self, now: float) -> RateLimited | None:
         """Count a message.

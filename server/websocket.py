@@ -8,6 +8,10 @@ shortly after, for the code waits behind all that the client has not read.
 
 Most connections are idle most of the time, and there are many: what one keeps is what it needs. What was said at the
 handshake is forgotten once it is over, and pings are not sent by a task for each (`server.keepalive`).
+
+What a client sends is bounded where it comes in. Messages that come too fast are refused one by one, elsewhere; but
+pings, pongs and parts of messages never get there, and all frames of one read are parsed before anybody else has a
+turn. So a read is taken in pieces, its frames are counted, and whoever sends too many is not listened to any more.
 """
 
 import asyncio
@@ -17,15 +21,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import PONG, Frame
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event, State
 
 from server.address import UNKNOWN
-from server.close_codes import INTERNAL, TOO_SLOW
+from server.close_codes import INTERNAL, TOO_FAST, TOO_SLOW
 from server.handshakes import Handshakes
+from server.pace import Pace
 
 # How long a client that was told goodbye has for it; then it is cut off.
 GOODBYE_SECONDS = 2.0
+# How many bytes are parsed before their frames are counted: some hundred of the smallest ones.
+PIECE = 4096
 
 
 class Websocket(ServerConnection):
@@ -33,15 +40,18 @@ class Websocket(ServerConnection):
 
     Args:
         handshakes: counts it until its handshake is over.
+        rate, burst: how fast messages may come (`Pace`).
         max_outgoing: most bytes that may wait to be read by the client.
         send_seconds: how long so many may wait that senders do.
-        on_too_slow: told once where a bound was passed.
+        on_too_slow: told once where a bound of what waits was passed.
+        on_too_fast: told once where too many frames came.
         args, options: see `ServerConnection`.
 
     Attributes:
         client: what counts as one client (`server.address.group_of`); set at the handshake.
         authenticated: whether the handshake had a valid token; likewise.
         expires: when its client's token does, in seconds since 1970; infinite where there is none, or it does not.
+        pace: how fast its messages may come, and its frames.
     """
 
     # The last rows are attributes of `ServerConnection`: without a place here they are in a dict, a kilobyte and a half
@@ -49,16 +59,18 @@ class Websocket(ServerConnection):
     __slots__ = (
         *(
             "_counted_as",
+            "_deaf",
             "_handshakes",
             "_leaving",
             "_max_outgoing",
+            "_on_too_fast",
             "_on_too_slow",
             "_ping",
             "_send_seconds",
             "_timer",
             "_too_slow",
         ),
-        *("authenticated", "client", "expires"),
+        *("authenticated", "client", "expires", "pace"),
         *("protocol", "ping_interval", "ping_timeout", "close_timeout", "max_queue_high", "max_queue_low"),
         *("write_limit_high", "write_limit_low", "id", "logger", "debug", "request", "response", "loop"),
         *("recv_messages", "close_deadline", "send_in_progress", "pending_pings", "latency", "keepalive_task"),
@@ -69,9 +81,12 @@ class Websocket(ServerConnection):
         self,
         *args: Any,
         handshakes: Handshakes,
+        rate: float,
+        burst: int,
         max_outgoing: int,
         send_seconds: float,
         on_too_slow: Callable[[], None],
+        on_too_fast: Callable[[], None],
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -80,9 +95,12 @@ class Websocket(ServerConnection):
         self.expires = math.inf
         self._handshakes = handshakes
         self._counted_as: str | None = None
+        self.pace = Pace(rate, burst, self.loop.time())
         self._max_outgoing = max_outgoing
         self._send_seconds = send_seconds
         self._on_too_slow = on_too_slow
+        self._on_too_fast = on_too_fast
+        self._deaf = False
         self._leaving = False
         self._too_slow = False
         self._timer: asyncio.TimerHandle | None = None  # until the client is too slow, or its goodbye is over
@@ -143,12 +161,6 @@ class Websocket(ServerConnection):
             self.send_data()
         return True
 
-    def process_event(self, event: Event) -> None:
-        """Take a request or a frame, as `ServerConnection`, and see whether it is the pong that is waited for."""
-        super().process_event(event)
-        if self._ping is not None and isinstance(event, Frame) and (event.opcode, event.data) == (PONG, self._ping):
-            self._ping = None
-
     def send_data(self) -> None:
         """Write what is to be sent, as `ServerConnection`, and see whether it is too much."""
         super().send_data()
@@ -157,8 +169,28 @@ class Websocket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent, unless it was given up: it would go on to cause replies."""
-        if not self._too_slow:
-            super().data_received(data)
+        for start in range(0, len(data), PIECE):
+            if self._deaf:
+                return
+            if self.request is not None and self.response is None:
+                # A client waits for the response (RFC 6455, 4.1); frames before it would get to one not yet admitted.
+                self._deaf = True
+                self.transport.abort()
+                return
+            super().data_received(data[start : start + PIECE])
+
+    def process_event(self, event: Event) -> None:
+        """Take a request or a frame, and see whether it is one too many, or the pong that is waited for."""
+        super().process_event(event)
+        if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE:
+            return
+        if self._ping is not None and event.opcode is Opcode.PONG and event.data == self._ping:
+            self._ping = None
+        control = event.opcode not in DATA_OPCODES
+        if not self.pace.takes_frame(self.loop.time(), control=control):
+            self._deaf = True
+            if self.dismiss(TOO_FAST, "frames come too fast"):
+                self._on_too_fast()
 
     def pause_writing(self) -> None:
         """From here on senders wait, and the client's time runs."""
@@ -186,7 +218,7 @@ class Websocket(ServerConnection):
     def _give_up(self) -> None:
         if self._too_slow:
             return
-        self._too_slow = True
+        self._too_slow = self._deaf = True
         self.transport.resume_reading()  # what comes is dropped, but that the client has left has to be noticed
         if self.protocol.state is State.OPEN:
             self._on_too_slow()

@@ -66,3 +66,12 @@ def test_full_buckets_are_forgotten() -> None:
     assert len(buckets) == 500
     buckets.take("later", 10.0)
     assert len(buckets) == 1
+
+
+def test_several_at_a_time() -> None:
+    """Several tokens are taken together or not at all; the wait is until there are as many."""
+    bucket = TokenBucket(2.0, 10, 0.0)
+    assert bucket.take(0.0, 8) == 0
+    assert bucket.take(0.0, 8) == 3.0
+    assert bucket.take(0.0, 2) == 0
+    assert bucket.take(4.0, 8) == 0
