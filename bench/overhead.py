@@ -1,13 +1,14 @@
 """What limits, journal, metrics and logs cost: throughput at saturation with all of them, beside that with none.
 
-    python -m bench.overhead --data PATH/TO/banking77 [--model var/model] [--rounds 9] [--count 6000]
+    python -m bench.overhead --data PATH/TO/banking77 [--model var/model] [--pairs 10] [--rounds 6] [--count 2000]
 
 Builds the index of `train.csv` aside. Two servers, each a process of its own, take the load in turns: the messages of
-`test.csv` over eight connections, 64 in flight, no answers cached. The client is a process on the same cores. While one
-server is loaded the other has nothing to do. The order changes from round to round.
+`test.csv` over eight connections, 64 in flight, no answers cached. The client is a process on the same cores. While
+one server is loaded the other has nothing to do. The order changes from round to round, and the servers are started
+anew for each pair: two processes of the same program differ by some per cent for as long as they live.
 
 - all on: as an operator serves. Every limit is checked (none is reached), asks go into a journal (SQLite, redacted),
-  metrics are counted and scraped once a second, the log is JSON at `info` in a file, slow messages are looked out for
+  metrics are counted and scraped every five seconds, the log is JSON at `info` in a file, slow messages are looked out for
 - all off: no journal, no page, no log but errors, and limits and metrics replaced by functions that do nothing
 """
 
@@ -68,8 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv and test.csv")
     parser.add_argument("--model", type=Path, default=Path("var/model"))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=6000, help="messages of a round, for each server")
+    parser.add_argument("--pairs", type=int, default=10, help="how often both are started")
+    parser.add_argument("--rounds", type=int, default=6, help="loads of each, for each pair")
+    parser.add_argument("--count", type=int, default=2000, help="messages of a round, for each server")
     parser.add_argument("--serve", choices=[ON, OFF], help=argparse.SUPPRESS)
     parser.add_argument("--aside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -89,6 +91,28 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, aside: Path) -> None:
     rates: dict[str, list[float]] = {ON: [], OFF: []}
+    ratios = []
+    for pair in range(options.pairs):
+        own = _pair(options, aside)
+        for name, seen in own.items():
+            rates[name] += seen
+        # Every load has as many messages: the sums of times are compared.
+        ratios.append(sum(1 / rate for rate in own[OFF]) / sum(1 / rate for rate in own[ON]))
+        print(f"pair {pair + 1}: {ratios[-1]:.3f}", file=sys.stderr)
+    print(heading(f"python -m bench.overhead --data banking77 --pairs {options.pairs} --rounds {options.rounds}"))
+    print("\n| | messages a second, median | least | most |\n|---|---|---|---|")
+    for name, seen in rates.items():
+        print(f"| {name} | {statistics.median(seen):.0f} | {min(seen):.0f} | {max(seen):.0f} |")
+    error = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+    print(
+        f"\nOn / off: {statistics.mean(ratios):.3f} +- {error:.3f} (mean of {len(ratios)} pairs, and its standard "
+        f"error), median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}."
+    )
+
+
+def _pair(options: argparse.Namespace, aside: Path) -> dict[str, list[float]]:
+    """The rates of two servers that are started for it."""
+    rates: dict[str, list[float]] = {ON: [], OFF: []}
     with _running(ON, options, aside) as on, _running(OFF, options, aside) as off, _scraping(on["metrics"]):
         places = {ON: on["url"], OFF: off["url"]}
         for url in places.values():
@@ -96,16 +120,7 @@ def _measure(options: argparse.Namespace, aside: Path) -> None:
         for turn in range(options.rounds):
             for name in sorted(places, reverse=turn % 2 == 1):
                 rates[name].append(_load(places[name], options))
-            print(f"round {turn + 1}: {rates[ON][-1]:.0f} on, {rates[OFF][-1]:.0f} off", file=sys.stderr)
-    ratios = [on_rate / off_rate for on_rate, off_rate in zip(rates[ON], rates[OFF], strict=True)]
-    print(heading(f"python -m bench.overhead --data banking77 --rounds {options.rounds} --count {options.count}"))
-    print("\n| | messages a second, median | least | most |\n|---|---|---|---|")
-    for name, seen in rates.items():
-        print(f"| {name} | {statistics.median(seen):.0f} | {min(seen):.0f} | {max(seen):.0f} |")
-    print(
-        f"| on / off | {statistics.median(ratios):.3f} | {min(ratios):.3f} | {max(ratios):.3f} |\n\n"
-        f"The ratio of the sums: {sum(1 / r for r in rates[OFF]) / sum(1 / r for r in rates[ON]):.3f}."
-    )
+    return rates
 
 
 def _load(url: str, options: argparse.Namespace) -> float:
@@ -113,8 +128,8 @@ def _load(url: str, options: argparse.Namespace) -> float:
     # fmt: off
     done = subprocess.run(
         [sys.executable, "-m", "bench.load", url, "--messages", str(options.data / "test.csv"),
-         "--in-flight", str(IN_FLIGHT), "--count", str(options.count), "--budget-ms", "10000"],
-        capture_output=True, text=True, check=True,
+         "--in-flight", str(IN_FLIGHT), "--count", str(options.count), "--budget-ms", "10000", "--patience", "120"],
+        stdout=subprocess.PIPE, text=True, check=True,
     )
     # fmt: on
     figures = json.loads(done.stdout)
@@ -143,11 +158,11 @@ def _running(name: str, options: argparse.Namespace, aside: Path) -> Iterator[di
 
 @contextmanager
 def _scraping(url: str) -> Iterator[None]:
-    """Read the metrics page once a second, as Prometheus does less often."""
+    """Read the metrics page every five seconds; Prometheus does so every fifteen."""
     ended = threading.Event()
 
     def scrape() -> None:
-        while not ended.wait(1):
+        while not ended.wait(5):
             with suppress(OSError), urllib.request.urlopen(url) as page:  # noqa: S310 the bench's own server
                 page.read()
 
@@ -193,7 +208,7 @@ def _do_nothing() -> None:
     for kind in ("Counter", "Gauge", "Histogram"):
         setattr(server.telemetry, kind, Nothing)
     setattr(Pace, "check", lambda *_: None)  # noqa: B010 a method is replaced
-    setattr(Pace, "flooding", False)  # noqa: B010
+    setattr(Pace, "takes_frame", lambda *_, **__: True)  # noqa: B010
     for method in ("refuse", "enter", "leave"):
         setattr(Admission, method, lambda *_: None)
 

@@ -20,7 +20,10 @@ def row_of(record: Asked | Feedback, at: datetime, policy: TextPolicy) -> Row:
         at: when, in UTC.
         policy: what is kept of texts: nothing, what is left without addresses and numbers, or all.
     """
-    row: Row = {name: _storable(value) for name, value in msgspec.structs.asdict(record).items()}
+    row: Row = msgspec.structs.asdict(record)
+    for name, value in row.items():
+        if isinstance(value, str) and ("\0" in value or not value.isascii()):
+            row[name] = _storable(value)
     row["at"] = at
     words = "text" if isinstance(record, Asked) else "comment"
     if policy == "off":
@@ -30,10 +33,6 @@ def row_of(record: Asked | Feedback, at: datetime, policy: TextPolicy) -> Row:
     return row
 
 
-def _storable(value: Any) -> Any:
-    """Texts without what no database takes: PostgreSQL has no NUL, and lone surrogates are no UTF-8."""
-    if not isinstance(value, str):
-        return value
-    if "\0" in value:
-        value = value.replace("\0", "\ufffd")
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+def _storable(value: str) -> str:
+    """A text without what no database takes: PostgreSQL has no NUL, and lone surrogates are no UTF-8."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
