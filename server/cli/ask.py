@@ -14,7 +14,7 @@ from server.cli import options
 from server.client import Client
 from server.errors import ClientError, RateLimited
 from server.http import url_of
-from server.messages import Answer, Error, encode
+from server.messages import Answer, Error, Hello, encode
 from server.settings import Settings, read_settings
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ _PROMPT = "you> "
 @click.option("--json", "as_json", is_flag=True, help="Print each reply as the JSON that came over the wire.")
 @click.option("--details", is_flag=True, help="Show decision, confidence, candidates and times.")
 @click.option("--budget-ms", type=click.IntRange(1), help="Budget of each question.  [default: the server's]")
+@click.option("--token-file", type=options.PATH, help="File of the token to show to a server that asks for one.")
 @options.index
 @options.model
 @options.config
@@ -35,6 +36,7 @@ def command(
     text: str | None,
     url: str | None,
     budget_ms: int | None,
+    token_file: Path | None,
     index: Path | None,
     model: Path | None,
     config: Path | None,
@@ -49,7 +51,8 @@ def command(
     """
     settings = read_settings(config, index=index, model=model)
     named = index is not None or model is not None  # then no server that serves something else will do
-    with _Background() as background, _connected(background, url, settings, own=named) as client:
+    hello = None if token_file is None else Hello(token=_token_in(token_file))
+    with _Background() as background, _connected(background, url, settings, hello, own=named) as client:
         show = _show_json if as_json else _shower(details=details)
         failed = False
         for question in _questions(text):
@@ -58,6 +61,14 @@ def command(
             failed = failed or isinstance(reply, Error)
     if failed and (text is not None or not sys.stdin.isatty()):
         sys.exit(1)
+
+
+def _token_in(file: Path) -> str:
+    """Not an option's value, which whoever lists processes may read."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{file} holds no token: tokens are letters, digits, dots and dashes") from None
 
 
 async def _ask(client: Client, question: str, budget_ms: int | None) -> Answer | Error:
@@ -94,7 +105,9 @@ class _Background:
 
 
 @contextmanager
-def _connected(background: _Background, url: str | None, settings: Settings, *, own: bool) -> Iterator[Client]:
+def _connected(
+    background: _Background, url: str | None, settings: Settings, hello: Hello | None, *, own: bool
+) -> Iterator[Client]:
     """A client of the named server, else of the one on the configured port, else of one started for the occasion.
 
     `own` leaves the configured port out.
@@ -104,10 +117,10 @@ def _connected(background: _Background, url: str | None, settings: Settings, *, 
         if url is None and not own:
             with suppress(ClientError):
                 configured = url_of(settings.host, settings.port)
-                client = background.run(Client(configured, open_timeout=2.0).__aenter__())
+                client = background.run(Client(configured, open_timeout=2.0, hello=hello).__aenter__())
         if client is None:
             url = url or stack.enter_context(_own_server(background, settings))
-            client = background.run(Client(url).__aenter__())
+            client = background.run(Client(url, hello=hello).__aenter__())
         stack.callback(lambda: background.run(client.__aexit__(None, None, None)))
         yield client
 

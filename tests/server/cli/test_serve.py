@@ -129,6 +129,27 @@ def test_settings_reach_the_server(site: Site) -> None:
     assert "[info" in err.splitlines()[0]
 
 
+def test_a_token_from_a_file(site: Site) -> None:
+    """`faqwire ask` shows the token in a file; without it, and with what is none, it says why it is not answered."""
+    secret = "s" * 40
+    holding("faqwire.toml", 'token_key = "secret"\n')(site.folder)
+    holding("secret", secret)(site.folder)
+    holding("token", jwt.encode({"exp": time.time() + 3600}, secret, "HS256") + "\n")(site.folder)
+    holding("other", "t\u00f6ken")(site.folder)
+    with site.start("serve", "--port", "0", "--sessions", "1") as process:
+        url = address(process)
+        asked = ("ask", "--url", url, "Where is my order?", "--json")
+        assert json.loads(site.run(*asked, "--token-file", "token").stdout)["entry"]["id"] == "track-order"
+        refused = site.run(*asked)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "4450" in refused.stderr
+        for file, reason in (("other", "other holds no token"), ("nowhere", "nowhere: No such file")):
+            done = site.run(*asked, "--token-file", file)
+            assert done.returncode != 0
+            assert reason in done.stderr
+            assert "Traceback" not in done.stderr
+
+
 def test_tokens_are_not_logged(site: Site) -> None:
     """A server that asks for tokens writes none of them, nor its key, even where it logs all it can."""
     secret, guess = "s" * 40, "faqwire.token.abc.def.ghi"
