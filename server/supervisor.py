@@ -105,7 +105,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
         self._sockets = await asyncio.to_thread(bind, self._settings.host, self._settings.port)
-        self._folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="faqwire-metrics-"))
+        self._folder = await asyncio.to_thread(_new_folder)
         try:
             self._metrics = await asyncio.to_thread(SupervisorMetrics, self._folder)
             await self._serve_metrics()
@@ -144,8 +144,8 @@ class Supervisor:
         """Let all workers drain and stop; whoever does not is killed."""
         _log.info("stopping")
         for slot in self._slots:
-            if slot.process is not None and slot.process.stdin is not None:
-                slot.process.stdin.close()
+            if slot.process is not None:
+                _tell_to_stop(slot.process, ready=slot.ready)
         _, hanging = await asyncio.wait(keepers, timeout=self._settings.drain_seconds + MARGIN_SECONDS)
         if hanging:
             _log.critical("workers do not stop, and are killed", workers=len(hanging))
@@ -213,21 +213,31 @@ class Supervisor:
             For how many seconds it served.
         """
         self._show(slot, "restarting")
-        process = slot.process = await self._spawn(slot)
+        try:
+            process = slot.process = await self._spawn(slot)
+        except OSError as exc:  # too many processes, no memory, an interpreter that is being replaced
+            _log.error("no worker can be started", worker=slot.number, reason=str(exc))
+            self._fail_to_start()
+            return 0.0
         began = await self._attend(slot, process)
         status = await process.wait()
         lived = 0.0 if began is None else asyncio.get_running_loop().time() - began
         slot.process, slot.ready = None, False
-        await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
+        with suppress(OSError):  # somebody has tidied up
+            await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
         if self._stopping.is_set():
-            self._failed = self._failed or status != 0
-        elif not self._started.is_set():
-            self._failed = True  # it has said why; the others would say the same
-            self._stopping.set()
-        else:
+            self._failed = self._failed or (status != 0 and began is not None)
+        elif self._started.is_set():
             self._show(slot, "restarting")
             _log.error("worker died", worker=slot.number, status=status, seconds=round(lived, 1))
+        self._fail_to_start()
         return lived
+
+    def _fail_to_start(self) -> None:
+        """End the start where it is not over: the first worker has said why, and the others would say the same."""
+        if not self._started.is_set() and not self._stopping.is_set():
+            self._failed = True
+            self._stopping.set()
 
     async def _spawn(self, slot: Slot) -> Process:
         descriptors = [bound.fileno() for bound in self._sockets]
@@ -249,8 +259,8 @@ class Supervisor:
             settings = self._settings.model_copy(update={"metrics_port": None})
             # What was not set stays so: whether some settings were is checked.
             process.stdin.write(f"{settings.model_dump_json(exclude_unset=True)}\n".encode())
-        if self._stopping.is_set() and process.stdin is not None:  # it was decided meanwhile
-            process.stdin.close()
+        if self._stopping.is_set():  # it was decided meanwhile
+            _tell_to_stop(process, ready=False)
         return process
 
     async def _attend(self, slot: Slot, process: Process) -> float | None:
@@ -281,3 +291,19 @@ class Supervisor:
     def _show(self, slot: Slot, state: WorkerState) -> None:
         slot.state = state
         self._metrics.show(Counter(other.state for other in self._slots))
+
+
+def _tell_to_stop(process: Process, *, ready: bool) -> None:
+    """Have a worker drain and stop; one that is still loading has nothing to drain."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if not ready:
+        with suppress(ProcessLookupError):
+            process.terminate()
+
+
+def _new_folder() -> Path:
+    """A folder for the workers' values: in memory where there is such a place, which nobody tidies up after some days."""
+    memory = Path("/dev/shm")
+    place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
+    return Path(tempfile.mkdtemp(prefix="faqwire-metrics-", dir=place))

@@ -143,3 +143,16 @@ async def test_whoever_asks_twice(settings: Settings) -> None:
         running.supervisor._stop()
         running.supervisor._stop()
         assert await running.ended == 1
+
+
+async def test_no_process_is_to_be_had(settings: Settings, logs: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no process the start fails, with a reason."""
+
+    async def refuses(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", refuses)
+    assert await Supervisor(settings.model_copy(update={"workers": 2})).run() == 1
+    [failed] = [event for event in logs if event["log_level"] == "error"]
+    assert (failed["event"], failed["worker"]) == ("no worker can be started", 1)
+    assert "temporarily unavailable" in failed["reason"]

@@ -300,3 +300,14 @@ def test_settings_reach_the_workers(site: Site) -> None:
         asked = site.run("ask", "--url", running.url, "--json", stdin=f"{'x' * 78}\n" * 4)
         assert asked.stdout.count("invalid_text") == 4
         assert running.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_while_the_first_worker_loads(site: Site, number: signal.Signals) -> None:
+    """Who changes their mind during the start does not wait for what is being loaded; nothing is left behind."""
+    with site.start("serve", "--port", "0", "--workers", "2") as process:
+        running = Workers(process)
+        running.until("worker started", worker=1)
+        assert running.end(number) == 0
+    assert [event["event"] for event in running.events] == ["worker started", "stopping", "stopped"]
+    assert not list((site.folder / "tmp").iterdir())
