@@ -268,7 +268,12 @@ class Server:
         """Do something beside all else, until it is done or the server stops."""
         task = asyncio.create_task(chore)
         self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, chore: "asyncio.Task[None]") -> None:
+        self._chores.discard(chore)
+        if not chore.cancelled() and (problem := chore.exception()) is not None:
+            _log.error("the event loop met a problem", problem=f"{chore.get_coro()} has ended", exc_info=problem)
 
     async def stop(self, *, shared: bool = False) -> bool:
         """Let all clients go, one after the other, finish what is in flight, and stop; within `drain_seconds`.

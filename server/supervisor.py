@@ -303,7 +303,7 @@ def _tell_to_stop(process: Process, *, ready: bool) -> None:
 
 
 def _new_folder() -> Path:
-    """A folder for the workers' values: in memory where there is such a place, which nobody tidies up after some days."""
-    memory = Path("/dev/shm")
+    """A folder for the workers' values; in memory where there is a place for it, which nobody tidies up by and by."""
+    memory = Path("/dev/shm")  # noqa: S108 the folder has a name that nobody guesses, and is its owner's alone
     place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
     return Path(tempfile.mkdtemp(prefix="faqwire-metrics-", dir=place))
