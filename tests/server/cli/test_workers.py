@@ -6,8 +6,8 @@ import os
 import re
 import signal
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.server.cli.site import Process, Site, add_version
 from tests.server.raw import UNSEEN
 
 SECOND = "20991231T235959000Z-00000000"
+# For visitors that never pause.
+UNHURRIED = "messages_per_second = 1000000\nmessage_burst = 1000000\nmax_connections_per_address = 1000\n"
 
 
 class Workers:
@@ -158,6 +160,19 @@ class Visitor:
         return None
 
 
+@asynccontextmanager
+async def busy(
+    visitors: list[Visitor], do: Callable[[Visitor, asyncio.Event], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """Visitors that do something all the while; what goes wrong for one of them ends the test."""
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for visitor in visitors:
+            group.create_task(do(visitor, done))
+        yield
+        done.set()
+
+
 async def all_of(visitors: list[Visitor], more: int) -> None:
     """Wait until every one of them has so many more answers."""
     await asyncio.gather(*(visitor.answers(more) for visitor in visitors))
@@ -170,7 +185,7 @@ def settle_on(running: Workers, worker: int, *, stopped: bool) -> None:
 
 async def test_a_worker_is_killed_under_load(site: Site) -> None:
     """The other one serves on, clients of the dead one come back and are answered; no accepted feedback is lost."""
-    (site.folder / "faqwire.toml").write_text('journal = "journal.sqlite"\nmax_connections_per_address = 1000\n')
+    (site.folder / "faqwire.toml").write_text(f'{UNHURRIED}journal = "journal.sqlite"\n')
     with serving(site) as running:
         async with AsyncExitStack() as stack:
             visitors: dict[int, list[Visitor]] = {1: [], 2: []}
@@ -180,17 +195,14 @@ async def test_a_worker_is_killed_under_load(site: Site) -> None:
                     client = await stack.enter_async_context(Client(running.url))
                     visitors[worker].append(Visitor(client, 10 * worker + number))
                 settle_on(running, other, stopped=False)
-            done = asyncio.Event()
             everyone = visitors[1] + visitors[2]
-            visiting = [asyncio.create_task(visitor.judge(done)) for visitor in everyone]
-            await all_of(everyone, 5)
-            os.kill(running.pids[1], signal.SIGKILL)
-            await asyncio.to_thread(running.until, "worker died", worker=1, status=-9)
-            await all_of(everyone, 5)
-            await asyncio.to_thread(running.until, "worker ready", worker=1)
-            await all_of(everyone, 5)
-            done.set()
-            await asyncio.gather(*visiting)
+            async with busy(everyone, Visitor.judge):
+                await all_of(everyone, 5)
+                os.kill(running.pids[1], signal.SIGKILL)
+                await asyncio.to_thread(running.until, "worker died", worker=1, status=-9)
+                await all_of(everyone, 5)
+                await asyncio.to_thread(running.until, "worker ready", worker=1)
+                await all_of(everyone, 5)
         assert all(visitor.lost > 0 for visitor in visitors[1])
         assert not any(visitor.lost for visitor in visitors[2])
         assert running.value("worker_restarts_total") == 1
@@ -202,40 +214,36 @@ async def test_a_worker_is_killed_under_load(site: Site) -> None:
 
 async def test_a_worker_is_asked_to_stop(site: Site) -> None:
     """A worker that gets SIGTERM lets its clients go to the other one without losing a request, and is replaced."""
+    (site.folder / "faqwire.toml").write_text(UNHURRIED)
     with serving(site) as running:
         async with Client(running.url) as one, Client(running.url) as two:
             visitors = [Visitor(one, 1), Visitor(two, 2)]
-            done = asyncio.Event()
-            asking = [asyncio.create_task(visitor.ask(done)) for visitor in visitors]
-            await all_of(visitors, 3)
-            os.kill(running.pids[1], signal.SIGTERM)
-            await asyncio.to_thread(running.until, "worker died", worker=1, status=0)
-            await asyncio.to_thread(running.until, "worker ready", worker=1)
-            await all_of(visitors, 3)
-            done.set()
-            await asyncio.gather(*asking)
+            async with busy(visitors, Visitor.ask):
+                await all_of(visitors, 3)
+                os.kill(running.pids[1], signal.SIGTERM)
+                await asyncio.to_thread(running.until, "worker died", worker=1, status=0)
+                await asyncio.to_thread(running.until, "worker ready", worker=1)
+                await all_of(visitors, 3)
         assert [visitor.lost for visitor in visitors] == [0, 0]
         assert running.end() == 0
 
 
 async def test_reloads_and_a_drain_under_load(site: Site) -> None:
     """Ten changes of the index, and the end: nobody loses a question, and the exit status is 0."""
+    (site.folder / "faqwire.toml").write_text(UNHURRIED)
     await asyncio.to_thread(add_version, site, SECOND)
     versions = [SECOND, (site.index / "current").readlink().name]
     with serving(site) as running:
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(Client(running.url)) for _ in range(6)]
             visitors = [Visitor(client, number) for number, client in enumerate(clients)]
-            done = asyncio.Event()
-            asking = [asyncio.create_task(visitor.ask(done)) for visitor in visitors]
-            for turn in range(10):
-                used = await asyncio.to_thread(site.run, "index", "use", versions[turn % 2])
-                assert used.returncode == 0, used.stderr
-                for _ in range(2):
-                    await asyncio.to_thread(running.until, "reloaded", index=versions[turn % 2])
-            await all_of(visitors, 1)
-            done.set()
-            await asyncio.gather(*asking)
+            async with busy(visitors, Visitor.ask):
+                for turn in range(10):
+                    used = await asyncio.to_thread(site.run, "index", "use", versions[turn % 2])
+                    assert used.returncode == 0, used.stderr
+                    for _ in range(2):
+                        await asyncio.to_thread(running.until, "reloaded", index=versions[turn % 2])
+                await all_of(visitors, 1)
             assert not any(visitor.lost for visitor in visitors)
         assert await asyncio.to_thread(running.end) == 0
 
