@@ -100,7 +100,7 @@ async def test_npm(start_server: ServerFactory, book: Book, node: str, library: 
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     report = json.loads(out)
-    assert report["validated"] == len(report["messages"]) > 80
+    assert report["validated"] == len(report["messages"]) >= 80  # one more for each cancel that comes too late
     check(report, book)
 
 
