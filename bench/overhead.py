@@ -8,7 +8,8 @@ one server is loaded the other has nothing to do. The order changes from round t
 anew for each pair: two processes of the same program differ by some per cent for as long as they live.
 
 - all on: as an operator serves. Every limit is checked (none is reached), asks go into a journal (SQLite, redacted),
-  metrics are counted and scraped every five seconds, the log is JSON at `info` in a file, slow messages are looked out for
+  metrics are counted and scraped every five seconds, the log is JSON at `info` in a file, slow messages are looked out
+  for
 - all off: no journal, no page, no log but errors, and limits and metrics replaced by functions that do nothing
 """
 
