@@ -71,6 +71,9 @@ class Supervisor:
 
     Args:
         settings: those of the workers, and how many.
+
+    Raises:
+        SettingsError: a setting cannot be told to them.
     """
 
     # Where the workers keep their values, and what shows them; from `run` on.
@@ -85,6 +88,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._started = asyncio.Event()
         self._failed = False
+        self._told = _as_told(settings)
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> int:
         """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload.
@@ -125,7 +129,7 @@ class Supervisor:
         self._page = page
 
     async def _serve(self, announce: Callable[[str], None]) -> int:
-        keepers = [asyncio.create_task(self._keep(self._slots[0]))]
+        keepers = [self._keeper(self._slots[0])]
         stopping = asyncio.create_task(self._stopping.wait())
         started = asyncio.create_task(self._started.wait())
         await asyncio.wait({stopping, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,16 +140,21 @@ class Supervisor:
             url = address_of(self._sockets, self._settings)
             _log.info("supervising", workers=len(self._slots), url=url, metrics=metrics)
             announce(url)
-            keepers += [asyncio.create_task(self._keep(slot)) for slot in self._slots[1:]]
+            keepers += [self._keeper(slot) for slot in self._slots[1:]]
         await stopping
         return await self._end(keepers)
+
+    def _keeper(self, slot: Slot) -> "asyncio.Task[None]":
+        keeper = asyncio.create_task(self._keep(slot))
+        keeper.add_done_callback(lambda _: self._stopping.set())  # before its time where nobody expected what it met
+        return keeper
 
     async def _end(self, keepers: Sequence["asyncio.Task[None]"]) -> int:
         """Let all workers drain and stop; whoever does not is killed."""
         _log.info("stopping")
         for slot in self._slots:
-            if slot.process is not None and slot.process.stdin is not None:
-                slot.process.stdin.close()
+            if slot.process is not None:
+                _stop(slot.process, ready=slot.ready)
         _, hanging = await asyncio.wait(keepers, timeout=self._settings.drain_seconds + MARGIN_SECONDS)
         if hanging:
             _log.critical("workers do not stop, and are killed", workers=len(hanging))
@@ -213,14 +222,21 @@ class Supervisor:
             For how many seconds it served.
         """
         self._show(slot, "restarting")
-        process = slot.process = await self._spawn(slot)
+        try:
+            process = slot.process = await self._spawn(slot)
+        except OSError as exc:
+            if not self._started.is_set():
+                raise
+            _log.error("worker cannot be started", worker=slot.number, reason=str(exc))
+            return 0.0
         began = await self._attend(slot, process)
         status = await process.wait()
         lived = 0.0 if began is None else asyncio.get_running_loop().time() - began
         slot.process, slot.ready = None, False
         await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
         if self._stopping.is_set():
-            self._failed = self._failed or status != 0
+            fine = {0} if began is not None else {0, -signal.SIGTERM}  # see `_stop`
+            self._failed = self._failed or status not in fine
         elif not self._started.is_set():
             self._failed = True  # it has said why; the others would say the same
             self._stopping.set()
@@ -231,6 +247,8 @@ class Supervisor:
 
     async def _spawn(self, slot: Slot) -> Process:
         descriptors = [bound.fileno() for bound in self._sockets]
+        # Whoever tidies up temporary files may have taken it; a worker without it would not start.
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named `server` where the operator stands is not this package
@@ -246,11 +264,9 @@ class Supervisor:
         _log.info("worker started", worker=slot.number, pid=process.pid)
         if process.stdin is not None:
             # Not in its arguments or its environment, which others may see: there may be a password in it.
-            settings = self._settings.model_copy(update={"metrics_port": None})
-            # What was not set stays so: whether some settings were is checked.
-            process.stdin.write(f"{settings.model_dump_json(exclude_unset=True)}\n".encode())
-        if self._stopping.is_set() and process.stdin is not None:  # it was decided meanwhile
-            process.stdin.close()
+            process.stdin.write(self._told)
+        if self._stopping.is_set():  # it was decided meanwhile
+            _stop(process, ready=False)
         return process
 
     async def _attend(self, slot: Slot, process: Process) -> float | None:
@@ -281,3 +297,21 @@ class Supervisor:
     def _show(self, slot: Slot, state: WorkerState) -> None:
         slot.state = state
         self._metrics.show(Counter(other.state for other in self._slots))
+
+
+def _stop(worker: Process, *, ready: bool) -> None:
+    """Have a worker drain and stop; one that is not ready yet has no clients, and may be loading for long."""
+    if worker.stdin is not None:
+        worker.stdin.close()
+    if not ready:
+        with suppress(ProcessLookupError):
+            worker.terminate()
+
+
+def _as_told(settings: Settings) -> bytes:
+    # What was not set stays so: whether some settings were is checked.
+    told = settings.model_copy(update={"metrics_port": None})
+    try:
+        return f"{told.model_dump_json(exclude_unset=True)}\n".encode()
+    except ValueError as exc:  # a name of a file that is no text
+        raise SettingsError(f"a setting cannot be told to workers ({exc}); rename what it names") from exc
