@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-# How long a client may take to answer the goodbye of a stopping server.
+# How long a client may take to answer the goodbye of a stopping server, at most.
 CLOSE_SECONDS = 2.0
 # What of the time to stop is kept for what comes after the last client: goodbyes, batches, the journal; at most half.
 LAST_SECONDS = 8.0
@@ -299,7 +299,8 @@ class Server:
             per_second=self._settings.closings_per_second,
             seconds=seconds - min(LAST_SECONDS, seconds / 2),
         )
-        if left := await self._listener.close("the server is stopping", seconds=CLOSE_SECONDS):
+        goodbye = min(CLOSE_SECONDS, max(LEAST_SECONDS, (ends - asyncio.get_running_loop().time()) / 2))
+        if left := await self._listener.close("the server is stopping", seconds=goodbye):
             _log.warning("clients that do not answer the goodbye are cut off", connections=left)
         ended = await self._stop_serving(ends)
         _log.info("stopped")

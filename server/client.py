@@ -40,6 +40,8 @@ from server.messages import (
 
 # A connection that held for so many seconds was a good one: delays begin anew after it.
 STEADY_SECONDS = 30.0
+# How long a server that wants to be left may take for its goodbye: requests wait for the next connection meanwhile.
+GOODBYE_SECONDS = 1.0
 
 Reply = Answer | Cancelled | Suggestions | Accepted | Error | Pong
 R = TypeVar("R", Answer, Suggestions, Accepted, Pong)
@@ -121,7 +123,7 @@ class Client:
             return
         self._closing = True
         if self._going is not None:
-            await self._going.close()
+            await _leave(self._going)
         if self._websocket.done() and self._websocket.exception() is None:
             await self._websocket.result().close()
         self._keeper.cancel()
@@ -312,7 +314,7 @@ class Client:
     def _change_if_idle(self) -> None:
         """Close a connection that is to be left, once nothing is in flight; `_keep` then makes the next one."""
         if self._going is not None and not self._pending:
-            self._beside(self._going.close())
+            self._beside(_leave(self._going))
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -332,3 +334,11 @@ class Client:
 async def _send(websocket: ClientConnection, message: ClientMessage) -> None:
     with suppress(ConnectionClosed):  # nothing is left to cancel
         await websocket.send(encode(message))
+
+
+async def _leave(websocket: ClientConnection) -> None:
+    try:
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await websocket.close()
+    except TimeoutError:  # it has stopped already, or is out of reach
+        websocket.transport.abort()

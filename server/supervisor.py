@@ -71,6 +71,9 @@ class Supervisor:
 
     Args:
         settings: those of the workers, and how many.
+
+    Raises:
+        SettingsError: a setting cannot be told to them.
     """
 
     # Where the workers keep their values, and what shows them; from `run` on.
@@ -85,6 +88,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._started = asyncio.Event()
         self._failed = False
+        self._told = _as_told(settings)
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> int:
         """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload.
@@ -125,7 +129,7 @@ class Supervisor:
         self._page = page
 
     async def _serve(self, announce: Callable[[str], None]) -> int:
-        keepers = [asyncio.create_task(self._keep(self._slots[0]))]
+        keepers = [self._keeper(self._slots[0])]
         stopping = asyncio.create_task(self._stopping.wait())
         started = asyncio.create_task(self._started.wait())
         await asyncio.wait({stopping, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,9 +140,14 @@ class Supervisor:
             url = address_of(self._sockets, self._settings)
             _log.info("supervising", workers=len(self._slots), url=url, metrics=metrics)
             announce(url)
-            keepers += [asyncio.create_task(self._keep(slot)) for slot in self._slots[1:]]
+            keepers += [self._keeper(slot) for slot in self._slots[1:]]
         await stopping
         return await self._end(keepers)
+
+    def _keeper(self, slot: Slot) -> "asyncio.Task[None]":
+        keeper = asyncio.create_task(self._keep(slot))
+        keeper.add_done_callback(lambda _: self._stopping.set())  # before its time where nobody expected what it met
+        return keeper
 
     async def _end(self, keepers: Sequence["asyncio.Task[None]"]) -> int:
         """Let all workers drain and stop; whoever does not is killed."""
@@ -215,9 +224,10 @@ class Supervisor:
         self._show(slot, "restarting")
         try:
             process = slot.process = await self._spawn(slot)
-        except OSError as exc:  # too many processes, no memory, an interpreter that is being replaced
-            _log.error("no worker can be started", worker=slot.number, reason=str(exc))
-            self._fail_to_start()
+        except OSError as exc:
+            if not self._started.is_set():
+                raise
+            _log.error("worker cannot be started", worker=slot.number, reason=str(exc))
             return 0.0
         began = await self._attend(slot, process)
         status = await process.wait()
@@ -226,21 +236,20 @@ class Supervisor:
         with suppress(OSError):  # somebody has tidied up
             await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
         if self._stopping.is_set():
-            self._failed = self._failed or (status != 0 and began is not None)
-        elif self._started.is_set():
+            fine = {0} if began is not None else {0, -signal.SIGTERM}  # see `_tell_to_stop`
+            self._failed = self._failed or status not in fine
+        elif not self._started.is_set():
+            self._failed = True  # it has said why; the others would say the same
+            self._stopping.set()
+        else:
             self._show(slot, "restarting")
             _log.error("worker died", worker=slot.number, status=status, seconds=round(lived, 1))
-        self._fail_to_start()
         return lived
-
-    def _fail_to_start(self) -> None:
-        """End the start where it is not over: the first worker has said why, and the others would say the same."""
-        if not self._started.is_set() and not self._stopping.is_set():
-            self._failed = True
-            self._stopping.set()
 
     async def _spawn(self, slot: Slot) -> Process:
         descriptors = [bound.fileno() for bound in self._sockets]
+        # Whoever tidies up temporary files may have taken it; a worker without it would not start.
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named `server` where the operator stands is not this package
@@ -256,9 +265,7 @@ class Supervisor:
         _log.info("worker started", worker=slot.number, pid=process.pid)
         if process.stdin is not None:
             # Not in its arguments or its environment, which others may see: there may be a password in it.
-            settings = self._settings.model_copy(update={"metrics_port": None})
-            # What was not set stays so: whether some settings were is checked.
-            process.stdin.write(f"{settings.model_dump_json(exclude_unset=True)}\n".encode())
+            process.stdin.write(self._told)
         if self._stopping.is_set():  # it was decided meanwhile
             _tell_to_stop(process, ready=False)
         return process
@@ -293,13 +300,22 @@ class Supervisor:
         self._metrics.show(Counter(other.state for other in self._slots))
 
 
-def _tell_to_stop(process: Process, *, ready: bool) -> None:
-    """Have a worker drain and stop; one that is still loading has nothing to drain."""
-    if process.stdin is not None:
-        process.stdin.close()
+def _tell_to_stop(worker: Process, *, ready: bool) -> None:
+    """Have a worker drain and stop; one that is not ready yet has no clients, and may be loading for long."""
+    if worker.stdin is not None:
+        worker.stdin.close()
     if not ready:
         with suppress(ProcessLookupError):
-            process.terminate()
+            worker.terminate()
+
+
+def _as_told(settings: Settings) -> bytes:
+    # What was not set stays so: whether some settings were is checked.
+    told = settings.model_copy(update={"metrics_port": None})
+    try:
+        return f"{told.model_dump_json(exclude_unset=True)}\n".encode()
+    except ValueError as exc:  # a name of a file that is no text
+        raise SettingsError(f"a setting cannot be told to workers ({exc}); rename what it names") from exc
 
 
 def _new_folder() -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,8 @@ def command(config: Path | None, **flags: object) -> None:
 
     Every other setting can be given in the environment (FAQWIRE_...) or in the settings file.
     """
+    # Until there is something to reload. By default it would end the process, and cleanly in the eyes of systemd.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from server.logs import configure_logs
     from server.settings import read_settings
 

@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 from server.backoff import Backoff
 from server.client import Client
 from server.errors import ClientError
-from server.messages import Answer, Hello
+from server.messages import Answer, GoingAway, Hello, encode
 from tests.server.conftest import ServerFactory
 from tests.server.fakes import Clock, Device, until
 from tests.server.raw import UNSEEN
@@ -314,3 +314,25 @@ async def test_leaving_while_it_is_away(clock: Clock) -> None:
         with pytest.raises(ClientError):
             await waiting
         assert one.connected == 1
+
+
+async def test_a_server_that_announces_its_end_and_is_gone() -> None:
+    """Requests do not wait for the goodbye of a server that has stopped without one."""
+    over = asyncio.Event()
+
+    async def vanish(websocket: ServerConnection, number: int) -> None:
+        if number > 1:
+            await pong(websocket)
+            return
+        websocket.transport.pause_reading()
+        await websocket.send(encode(GoingAway(0)))
+        await over.wait()
+        websocket.transport.abort()
+
+    async with host(vanish) as one, Client(one.url, backoff=impatient(), open_timeout=5) as client:
+        await until(lambda: client._going is not None)
+        try:
+            await client.ping()
+        finally:
+            over.set()
+        assert one.connected == 2

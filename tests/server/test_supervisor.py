@@ -1,6 +1,7 @@
 """Guards `server.supervisor`: workers that cannot be kept alive, and workers that hang."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -145,14 +146,38 @@ async def test_whoever_asks_twice(settings: Settings) -> None:
         assert await running.ended == 1
 
 
-async def test_no_process_is_to_be_had(settings: Settings, logs: Events, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no process the start fails, with a reason."""
+class Stubborn:
+    """A system that starts no process for a while.
 
-    async def refuses(*_: object, **__: object) -> None:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+    Attributes:
+        tried: set once it has refused.
+    """
 
-    monkeypatch.setattr("asyncio.create_subprocess_exec", refuses)
-    assert await Supervisor(settings.model_copy(update={"workers": 2})).run() == 1
-    [failed] = [event for event in logs if event["log_level"] == "error"]
-    assert (failed["event"], failed["worker"]) == ("no worker can be started", 1)
-    assert "temporarily unavailable" in failed["reason"]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tried = asyncio.Event()
+        monkeypatch.setattr("server.supervisor.asyncio.create_subprocess_exec", self._refuse)
+
+    async def _refuse(self, *_: object, **__: object) -> None:
+        self.tried.set()
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+async def test_a_first_worker_that_cannot_be_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system starts no process, the start ends, and says so."""
+    Stubborn(monkeypatch)
+    with pytest.raises(BlockingIOError):
+        await Supervisor(settings.model_copy(update={"workers": 2})).run()
+
+
+async def test_a_worker_that_cannot_be_started_again(
+    settings: Settings, logs: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system starts no process for a while, it is tried again, as after a death."""
+    async with supervising(settings) as running:
+        with monkeypatch.context() as patched:
+            stubborn = Stubborn(patched)
+            os.kill(running.pid(1), signal.SIGKILL)
+            await stubborn.tried.wait()
+        await running.are("running", "running")
+    assert [event["worker"] for event in logs if event["event"] == "worker cannot be started"]
+    assert await running.ended == 0

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 
 import jwt
 import pytest
@@ -197,3 +198,21 @@ def test_the_log_of_a_real_server(site: Site) -> None:
         assert replied["id"] == "q-1"
         kept = site.run("journal", "export", "--format", "jsonl")
         assert {json.loads(line)["connection"] for line in kept.stdout.splitlines()} == ids
+
+
+def test_a_reload_before_it_serves(site: Site) -> None:
+    """SIGHUP while it loads is no end; what a process ignores by default would end this one."""
+    with site.start("serve", "--port", "0", "--log-level", "debug") as process:
+        ignored = 1 << (signal.SIGHUP - 1)
+        status = Path(f"/proc/{process.pid}/status")
+        if not status.exists():
+            pytest.skip("nothing tells which signals a process ignores")
+        while not _ignored(status) & ignored:
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        address(process)
+        assert end(process, signal.SIGTERM)[0] == 0
+
+
+def _ignored(status: Path) -> int:
+    return next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line.startswith("SigIgn"))

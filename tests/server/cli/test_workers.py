@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -310,12 +311,45 @@ def test_settings_reach_the_workers(site: Site) -> None:
         assert running.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_while_the_first_worker_loads(site: Site, number: signal.Signals) -> None:
-    """Who changes their mind during the start does not wait for what is being loaded; nothing is left behind."""
+def test_a_stop_before_it_serves(site: Site) -> None:
+    """Ctrl-C while the first worker loads waits for nothing, and is no failure."""
     with site.start("serve", "--port", "0", "--workers", "2") as process:
         running = Workers(process)
-        running.until("worker started", worker=1)
-        assert running.end(number) == 0
-    assert [event["event"] for event in running.events] == ["worker started", "stopping", "stopped"]
+        running.until("worker started")
+        os.kill(running.pids[1], signal.SIGSTOP)  # it is not ready yet, and will not be
+        process.send_signal(signal.SIGINT)
+        running.until("stopping")
+        os.kill(running.pids[1], signal.SIGCONT)
+        _, rest = process.communicate()
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["stopped"]
+    assert not list((site.folder / "tmp").iterdir())
+
+
+def test_a_reload_before_it_serves(site: Site) -> None:
+    """SIGHUP while the first worker loads is no end: whoever changes the index need not know what the server does."""
+    with site.start("serve", "--port", "0", "--workers", "2") as process:
+        running = Workers(process)
+        running.until("worker started")
+        process.send_signal(signal.SIGHUP)
+        running.until("supervising")
+        assert running.end() == 0
+
+
+def test_a_name_that_is_no_text(site: Site) -> None:
+    """What cannot be told to a worker is said, and ends the start."""
+    done = site.run("serve", "--port", "0", "--workers", "2", "--index", os.fsdecode(b"\xff"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "faqwire: a setting cannot be told to workers" in done.stderr
+    assert not list((site.folder / "tmp").iterdir())
+
+
+def test_temporary_files_are_tidied_up(site: Site) -> None:
+    """Without the folder of the metrics, which may be taken away, workers are started all the same."""
+    with serving(site) as running:
+        for folder in (site.folder / "tmp").iterdir():
+            shutil.rmtree(folder)
+        os.kill(running.pids[1], signal.SIGKILL)
+        running.until("worker ready", worker=1)
+        assert running.end() == 0
     assert not list((site.folder / "tmp").iterdir())
