@@ -9,7 +9,6 @@ the address is printed. Then stops it and does so again, for the second start. A
 import argparse
 import asyncio
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -19,11 +18,11 @@ import time
 from pathlib import Path
 
 from bench.machine import heading
+from bench.served import address_in
 from server.client import Client
 from server.messages import Answer
 
 ROOT = Path(__file__).parents[1]
-_ADDRESS = re.compile(r"listening on (ws://\S+)")
 
 
 def main() -> None:
@@ -59,8 +58,7 @@ def _demo(clone: Path, environment: dict[str, str]) -> float:
         start_new_session=True,
     ) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 for the type checker: it is a pipe
-            url = next((found[1] for line in process.stdout if (found := _ADDRESS.search(line))), None)
+            url = next(filter(None, map(address_in, process.stdout or ())), None)
             if url is None:
                 raise SystemExit(f"make demo ended with status {process.wait()} and no address")
             asyncio.run(_ask(url))

@@ -32,10 +32,10 @@ from pathlib import Path
 from bench.crowd import SPARE, Crowd, Told, room_for_files
 from bench.load import UNLIMITED
 from bench.machine import heading
+from bench.served import address_in
 from server.client import Client
 from server.messages import Answer
 
-_ADDRESS = re.compile(r"listening on (ws://\S+)")
 _FAQWIRE = Path(sys.executable).with_name("faqwire")
 # The bar, in KiB of resident memory for each connection.
 BAR = 20
@@ -102,8 +102,7 @@ def serving(options: argparse.Namespace) -> Iterator[tuple[int, str]]:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 for the type checker: it is a pipe
-            url = next((found[1] for line in process.stdout if (found := _ADDRESS.search(line))), None)
+            url = next(filter(None, map(address_in, process.stdout or ())), None)
             if url is None:
                 raise SystemExit(f"faqwire serve ended with status {process.wait()} and no address")
             yield process.pid, url

@@ -18,6 +18,12 @@ CROSS_ENCODER = Path("var/cross-encoder")
 _ADDRESS = re.compile(r"listening on (ws://\S+)")
 
 
+def address_in(line: str) -> str | None:
+    """The address that a server prints when it is ready; None where it is another line."""
+    found = _ADDRESS.search(line)
+    return None if found is None else found[1]
+
+
 @dataclass(frozen=True)
 class Served:
     """A server that is ready.
@@ -94,8 +100,8 @@ async def served(log: Path, settings: Mapping[str, str] | None = None) -> AsyncI
 async def _address(process: asyncio.subprocess.Process, log: Path) -> str:
     assert process.stdout is not None  # noqa: S101 for the type checker: it is a pipe
     while line := await process.stdout.readline():
-        if found := _ADDRESS.search(line.decode()):
-            return found[1]
+        if (url := address_in(line.decode())) is not None:
+            return url
     sys.exit(f"the server did not start: {_end_of(log)}")
 
 

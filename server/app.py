@@ -190,7 +190,7 @@ class Server:
             await self._stop_serving(asyncio.get_running_loop().time())
             raise
         self._listener = listener
-        self._reloader = Reloader(settings, self._engine, self._swap, self._metrics)
+        self._reloader = Reloader(settings, lambda: self._engine, self._swap, self._metrics)
         self._do(self._reloader.watch())
         self._do(dismiss_idle(self._connections, settings.idle_seconds))
         self._do(self._keepalive.run())

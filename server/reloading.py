@@ -30,7 +30,7 @@ class Reloader:
 
     Args:
         settings: what to load, and how often to look.
-        engine: what is in use at the start.
+        current: gives what is in use.
         swap: puts what was loaded into the place of what is in use; on the event loop.
         metrics: told what came of it.
         load: how an engine is loaded after another.
@@ -42,7 +42,7 @@ class Reloader:
     def __init__(
         self,
         settings: Settings,
-        engine: Engine,
+        current: Callable[[], Engine],
         swap: Callable[[Engine], None],
         metrics: Metrics,
         *,
@@ -50,12 +50,12 @@ class Reloader:
     ) -> None:
         self.problem: str | None = None
         self._settings = settings
-        self._engine = engine
+        self._current = current
         self._swap = swap
         self._metrics = metrics
         self._load = load
         self._asked = asyncio.Event()
-        self._seen: str | None = engine.index.manifest.version
+        self._seen: str | None = current().index.manifest.version
 
     def ask(self) -> None:
         """Reload soon, whether or not anything seems to have changed."""
@@ -77,8 +77,9 @@ class Reloader:
 
     async def _reload(self) -> None:
         _log.info("reloading", index=self._seen)
+        before = self._current()
         try:
-            engine = await in_thread(lambda: self._load(self._settings, self._engine), "reload")
+            engine = await in_thread(lambda: self._load(self._settings, before), "reload")
         except (FaqwireError, OSError) as exc:
             self._refuse(str(exc))
             return
@@ -88,11 +89,10 @@ class Reloader:
             return
         self._seen = engine.index.manifest.version  # it may have become another meanwhile
         result: Literal["swapped", "unchanged"] = "swapped"
-        if _same(engine, self._engine):
+        if _same(engine, before):
             result = "unchanged"
             _log.info("nothing has changed", index=self._seen)
         else:
-            self._engine = engine
             self._swap(engine)
         self._metrics.reloads[result].inc()
         self._tell(None)

@@ -46,7 +46,6 @@ class Serving:
         before: "Serving | None" = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
-        self.engine = engine
         self.costs: dict[int, CostModel] = {}  # by the encoder's identity
         self.lanes = Lanes(engine.encoder.sessions, clock=clock)
         bounds = Bounds(settings.max_queue, settings.max_batch, settings.max_batch_tokens, settings.max_batch_ms / 1000)

@@ -52,18 +52,21 @@ class Slot:
     Attributes:
         number: 1 for the first.
         process: the worker; None between two.
-        ready: whether it serves.
-        state: the same, for the metrics.
+        state: how the worker is.
         restarts: what is remembered of those before.
         forgiven: set when one that was given up is to be tried once more.
     """
 
     number: int
     process: Process | None = None
-    ready: bool = False
     state: WorkerState = "restarting"
     restarts: Restarts = field(default_factory=Restarts)
     forgiven: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker has begun to serve."""
+        return self.state == "running"
 
 
 class Supervisor:
@@ -232,7 +235,7 @@ class Supervisor:
         began = await self._attend(slot, process)
         status = await process.wait()
         lived = 0.0 if began is None else asyncio.get_running_loop().time() - began
-        slot.process, slot.ready = None, False
+        slot.process = None
         with suppress(OSError):  # somebody has tidied up
             await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
         if self._stopping.is_set():
@@ -289,7 +292,7 @@ class Supervisor:
             if not line:
                 break
             if line.decode().strip() == READY:
-                began, slot.ready = clock(), True
+                began = clock()
                 self._show(slot, "running")
                 _log.info("worker ready", worker=slot.number)
                 self._started.set()
