@@ -14,10 +14,8 @@ from websockets.http11 import Request, Response
 from server.backoff import Backoff
 from server.client import Client
 from server.errors import ClientError
-from server.messages import Answer, GoingAway, Hello, encode
-from tests.server.conftest import ServerFactory
-from tests.server.fakes import Clock, Device, until
-from tests.server.raw import UNSEEN
+from server.messages import Error, GoingAway, Hello, encode
+from tests.server.fakes import Clock, until
 from tests.server.test_client import WELCOME
 
 Handler = Callable[[ServerConnection, int], Awaitable[None]]
@@ -134,20 +132,28 @@ async def test_a_connection_that_is_cut() -> None:
         await client.ping()
 
 
-async def test_questions_are_not_asked_again_by_themselves(start_held: ServerFactory, device: Device) -> None:
+async def test_questions_are_not_asked_again_by_themselves() -> None:
     """A question that was in flight fails; one whose asker said so is asked again on the next connection."""
-    async with start_held() as server, Client(server.url, backoff=impatient()) as client:
-        lost = asyncio.create_task(client.ask(UNSEEN))
-        kept = asyncio.create_task(client.ask(f"{UNSEEN} now", again=True))
-        for _ in range(2):
-            await device.arrived.get()
-        for connection in list(server._connections):
-            connection.abort()
-        device.let_go()
+    asked: list[tuple[int, str]] = []
+
+    async def cut(websocket: ServerConnection, number: int) -> None:
+        async for frame in websocket:
+            request = json.loads(frame)
+            asked.append((number, request["text"]))
+            if number > 1:
+                await websocket.send(
+                    encode(Error(request["id"], "invalid_text", "an end", retryable=False, retry_after_ms=None))
+                )
+            elif len(asked) == 2:
+                websocket.transport.abort()
+
+    async with host(cut) as one, Client(one.url, backoff=impatient()) as client:
+        lost = asyncio.create_task(client.ask("lost"))
+        kept = asyncio.create_task(client.ask("kept", again=True))
         with pytest.raises(ClientError, match="closed the connection"):
             await lost
-        assert isinstance(await kept, Answer)
-        assert len(device.seen) == 3
+        assert isinstance(await kept, Error)
+    assert asked == [(1, "lost"), (1, "kept"), (2, "kept")]
 
 
 async def test_it_tries_until_it_is_let_in() -> None:
