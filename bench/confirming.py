@@ -87,7 +87,7 @@ def _dependence(engine: Engine, texts: list[str]) -> float:
         raise SystemExit("there is no cross-encoder")
     vectors = engine.encoder.encode(texts[:COMPARED])
     pairs = [
-        cross_encoder.tokenize(text, engine.index.rendered(engine.index.scorer.candidates(found)[0]))
+        cross_encoder.tokenize(text, engine.index.rendered(engine.index.scorer.candidates(text, found)[0]))
         for text, found in zip(texts, engine.search.retrieve(vectors), strict=False)
     ]
     together = cross_encoder.run(pairs)

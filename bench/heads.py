@@ -9,9 +9,10 @@ scan), those of a few phrasings means over seeded draws; intents with fewer keep
 - nearest: by the nearest train message alone
 - nearest + centroid: with the intent's centroid, of the same weight
 - head: by the intent's head alone, among all intents
-- nearest + head: with the head, whose weight is the one that a build would choose on held-out train messages; last is
-  what was chosen, in every draw. One phrasing an intent leaves nothing to hold out and nothing to choose by: the weight
-  is 0 then, where a build takes that of `intents/prior.py`
+- nearest + head: with the head, of four times the weight
+- with words: with the head and the shared words, of the weights that a build would choose on held-out train messages;
+  last is what was chosen, in every draw. One phrasing an intent leaves nothing to hold out and nothing to choose by: a
+  build takes the weights of `intents/prior.py` then, and this the default ones
 """
 
 import argparse
@@ -29,15 +30,15 @@ from bench.machine import heading
 from export.bundle import open_bundle
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.session import CPU, Device
-from intents.candidates import EntryScorer
+from intents.candidates import EntryScorer, Weights
 from intents.effort import NEIGHBOURS
 from intents.heads import Heads, centroids_of
-from intents.holdout import choose_weight, hold_out
+from intents.holdout import choose_weights, hold_out
 from intents.items import Item
 from intents.search import ExactSearch, Floats, Positions
 from server.cores import usable_cores
 
-WAYS = ("nearest", "nearest + centroid", "head", "nearest + head")
+WAYS = ("nearest", "nearest + centroid", "head", "nearest + head", "with words")
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,17 @@ class Data:
     Attributes:
         name: its folder's.
         train, test: vectors.
+        texts, messages: what they are of.
         owners, expected: the intents of either; train messages stand intent by intent.
         intents: how many there are.
     """
 
     name: str
     train: Floats
+    texts: list[str]
     owners: Positions
     test: Floats
+    messages: list[str]
     expected: Positions
     intents: int
 
@@ -67,10 +71,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out: an accuracy a way, and the head's weight."""
+    """What came out: an accuracy a way, and the weights."""
 
     accuracies: tuple[float, ...]
-    weight: float
+    weights: Weights
 
 
 def main() -> None:
@@ -91,7 +95,7 @@ def main() -> None:
     print("|---" * (3 + len(WAYS)) + "|")
     for (data, shots), found in zip(runs, rows, strict=True):
         means = [statistics.mean(column) for column in zip(*(row.accuracies for row in found), strict=True)]
-        weights = ", ".join(f"{row.weight:g}" for row in found)
+        weights = ", ".join(f"{row.weights.head:g} and {row.weights.lexical:g}" for row in found)
         print(f"| {data.name} | {shots or 'all'} | {' | '.join(f'{mean:.4f}' for mean in means)} | {weights} |")
 
 
@@ -107,8 +111,11 @@ def _read(folder: Path, encoder: BiEncoder) -> Data:
     order = np.argsort(owners, kind="stable")
     expected = np.array([intents.get(label, -1) for label in wanted], dtype=np.int64)
     asked = expected >= 0  # messages of no intent cannot come first
-    vectors = encoder.encode(train)[order]
-    return Data(folder.name, vectors, owners[order], encoder.encode(test)[asked], expected[asked], len(intents))
+    vectors, texts = encoder.encode(train)[order], [train[i] for i in order]
+    messages = [test[i] for i in np.flatnonzero(asked)]
+    return Data(
+        folder.name, vectors, texts, owners[order], encoder.encode(messages), messages, expected[asked], len(intents)
+    )
 
 
 def _run(data: Data, shots: int | None, draws: int) -> Iterator[Row]:
@@ -121,24 +128,25 @@ def _run(data: Data, shots: int | None, draws: int) -> Iterator[Row]:
 
 def _measure(data: Data, chosen: Positions) -> Row:
     vectors, owners = data.train[chosen], data.owners[chosen]
-    items = [Item(int(owner), f"{place}", "phrasing") for place, owner in enumerate(owners)]
+    items = [Item(int(owner), data.texts[place], "phrasing") for place, owner in zip(chosen, owners, strict=True)]
     neighbours = min(NEIGHBOURS, len(items))
     held_out = hold_out(vectors, owners, items, entries=data.intents, neighbours=neighbours)
-    weight, heads = choose_weight(held_out), held_out.heads
+    weights, heads, lexicon = choose_weights(held_out), held_out.heads, held_out.lexicon
     centroids = Heads(centroids_of(vectors, owners, data.intents), np.zeros(data.intents, dtype=np.float32))
     found = ExactSearch(vectors, neighbours=neighbours).retrieve(data.test)
 
     def first(scorer: EntryScorer) -> list[int]:
-        return [scorer.candidates(one)[0].entry for one in found]
+        return [scorer.candidates(text, one)[0].entry for text, one in zip(data.messages, found, strict=True)]
 
     return Row(
         (
-            _share(data, first(EntryScorer(owners, heads, 0.0))),
-            _share(data, first(EntryScorer(owners, centroids, 1.0))),
+            _share(data, first(EntryScorer(owners, heads, lexicon, Weights()))),
+            _share(data, first(EntryScorer(owners, centroids, lexicon, Weights(head=1.0)))),
             _share(data, np.argmax(data.test @ heads.weights.T + heads.biases, axis=1).tolist()),
-            _share(data, first(EntryScorer(owners, heads, weight))),
+            _share(data, first(EntryScorer(owners, heads, lexicon, Weights(head=4.0)))),
+            _share(data, first(EntryScorer(owners, heads, lexicon, weights))),
         ),
-        weight,
+        weights,
     )
 
 

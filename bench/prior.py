@@ -5,7 +5,7 @@
 The FAQs should be those that the cross-encoder was not trained on: `training.json` beside an adapter names them. Each
 is cut down to its questions and answers; its other phrasings and the answerable messages of `NAME_messages.csv` are put
 to it as messages in scope, the others as near out of scope, and a sample of the shipped out-of-scope set as far ones.
-The head's weight is the one with which most messages find their entry.
+The weights are those with which most messages find their entry, as a build chooses them.
 """
 
 import argparse
@@ -15,19 +15,21 @@ import msgspec
 import numpy as np
 
 from export.bundle import open_bundle
-from export.groups import Group
 from export.runtime.bi_encoder import BiEncoder
 from export.runtime.cross_encoder import CrossEncoder
 from export.runtime.session import CPU, Device
 from intents.build import SHIPPED_OUT_OF_SCOPE
 from intents.formats import load_faq
 from intents.groups import Miner
-from intents.holdout import WEIGHTS
+from intents.holdout import WEIGHTS, Posed, best_weights
 from intents.labelled import Labelled, read_labelled, read_out_of_scope
 from intents.prior import SHIPPED_PRIOR, Case, Prior
 from server.cores import usable_cores
 
 FAR, READ, SEED = 40, 5, 1
+
+Asked = tuple[Posed, Miner]
+"""A message with its candidates, and who found them."""
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     bundle = open_bundle(options.cross_encoder, kind="cross-encoder")
     reader = CrossEncoder(bundle, "fp32", Device(CPU), max_tokens=options.pair_tokens, threads=usable_cores())
     shipped, chance = read_out_of_scope(SHIPPED_OUT_OF_SCOPE), np.random.default_rng(SEED)
-    by_weight: dict[float, list[list[Group]]] = {weight: [[], [], []] for weight in WEIGHTS}
+    by_weights = {weights: _nobody() for weights in WEIGHTS}
     for path in options.faqs:
         print(path.name)
         faq = load_faq(path).faq
@@ -58,21 +60,20 @@ def main() -> None:
             [one for one in labelled if one.expected is None],
             far,
         )
-        for weight, kept in by_weight.items():
-            miner = Miner(small, encoder, weight=weight)
-            for groups, messages in zip(kept, kinds, strict=True):
-                groups.extend(miner.messages(messages, found_only=False))
-    weight = max(WEIGHTS, key=lambda one: (sum(group.right == 0 for group in by_weight[one][0]), -one))
-    in_scope, near, far_ones = (
-        tuple(_cases(groups, reader, missing))
-        for groups, missing in zip(by_weight[weight], (-1, None, None), strict=True)
+        for weights, kept in by_weights.items():
+            miner = Miner(small, encoder, weights=weights)
+            for one, messages in zip(kept, kinds, strict=True):
+                one.extend((posed, miner) for posed in miner.pose(messages))
+    weights = best_weights(
+        {one: np.array([_place(posed) == 0 for posed, _ in kinds[0]]) for one, kinds in by_weights.items()}
     )
+    in_scope, near, far_ones = (tuple(_cases(asked, reader)) for asked in by_weights[weights])
     prior = Prior(
         faqs=len(options.faqs),
         model_fingerprint=encoder.bundle.manifest.fingerprint,
         confirmer_fingerprint=bundle.manifest.fingerprint,
         pair_tokens=reader.max_tokens,
-        head_weight=weight,
+        weights=weights,
         in_scope=in_scope,
         near=near,
         far=far_ones,
@@ -81,20 +82,33 @@ def main() -> None:
     draft.write_bytes(msgspec.json.encode(prior))
     draft.replace(options.output)
     top = sum(case.right == 0 for case in in_scope) / len(in_scope)
-    print(f"{len(in_scope):,} in scope ({top:.1%} first), {len(near):,} near, {len(far_ones):,} far; weight {weight:g}")
+    print(f"{len(in_scope):,} in scope ({top:.1%} first), {len(near):,} near, {len(far_ones):,} far; {weights}")
 
 
-def _cases(groups: list[Group], reader: CrossEncoder, missing: int | None) -> list[Case]:
-    """Groups as figures; `missing` is what is right where no candidate is."""
-    logits = reader.score([(group.message, one.text()) for group in groups for one in group.candidates[:READ]])
-    ends = np.cumsum([len(group.candidates[:READ]) for group in groups])[:-1]
+def _nobody() -> tuple[list[Asked], list[Asked], list[Asked]]:
+    """Messages in scope, near and far: none yet."""
+    return [], [], []
+
+
+def _place(posed: Posed) -> int | None:
+    """Where the right candidate stands; -1 where it does not, None where there is none."""
+    entries = [candidate.entry for candidate in posed.candidates]
+    return None if posed.expected is None else entries.index(posed.expected) if posed.expected in entries else -1
+
+
+def _cases(asked: list[Asked], reader: CrossEncoder) -> list[Case]:
+    """Messages as figures."""
+    pairs = [[(posed.text, one.text()) for one in miner.shown(posed)[:READ]] for posed, miner in asked]
+    logits = reader.score([pair for own in pairs for pair in own])
+    ends = np.cumsum([len(own) for own in pairs])[:-1]
     return [
         Case(
-            tuple(round(one.score, 4) for one in group.candidates),
+            tuple(round(one.score, 4) for one in posed.candidates),
+            tuple(round(one.evidence, 4) for one in posed.candidates),
             tuple(round(float(logit), 3) for logit in own),
-            missing if group.right is None else group.right,
+            _place(posed),
         )
-        for group, own in zip(groups, np.split(logits, ends), strict=True)
+        for (posed, _), own in zip(asked, np.split(logits, ends), strict=True)
     ]
 
 

@@ -23,12 +23,13 @@ from intents.confirm import Pair
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
-from intents.holdout import choose_weight, hold_out
+from intents.holdout import choose_weights, hold_out
 from intents.index import (
     ANNOY,
     FAQ,
     FORMAT,
     HEADS,
+    LEXICON,
     MANIFEST,
     OUT_OF_SCOPE,
     OWNERS,
@@ -55,7 +56,7 @@ _OWN_CODE = (
         "decide.py",
         "effort.py",
     ),
-    *("heads.py", "holdout.py", "items.py", "prior.py"),
+    *("heads.py", "holdout.py", "items.py", "lexical.py", "prior.py"),
 )
 
 
@@ -189,8 +190,8 @@ def build_index(
     reporter.step("fitting heads")
     held_out = hold_out(vectors, owners, items, entries=len(faq.entries), neighbours=min(NEIGHBOURS, len(items)))
     prior = prior_for(held_out, fingerprint)
-    weight = choose_weight(held_out) if prior is None else prior.head_weight
-    scorer = EntryScorer(owners, held_out.heads, weight)
+    weights = choose_weights(held_out) if prior is None else prior.weights
+    scorer = EntryScorer(owners, held_out.heads, held_out.lexicon, weights)
     limited = sum(_is_limited(faq.entries[item.entry]) for item in items)
     plan = plan_search(vectors, scorer, items, reporter.step, limited=limited)
     reporter.step("calibrating")
@@ -200,7 +201,7 @@ def build_index(
     if out_of_scope is None:
         out_of_scope = encoder.encode(shipped, batch_size=BATCH)
     calibrated = calibrate_index(
-        held_out.messages(weight, shipped, out_of_scope),
+        held_out.messages(weights, shipped, out_of_scope),
         faq.entries,
         items,
         Assumed(prior, held_out.notes) if prior is not None else None,
@@ -225,7 +226,7 @@ def build_index(
         texts=_digest(items),
         out_of_scope=source,
         plan=plan,
-        head_weight=weight,
+        weights=weights,
         policy=calibrated.policy,
         calibration=calibrated.calibration,
         confirmer=calibrated.confirmer,
@@ -245,6 +246,8 @@ def _write(
         np.save(draft / VECTORS, vectors, allow_pickle=False)
         np.save(draft / OWNERS, scorer.owners, allow_pickle=False)
         np.save(draft / HEADS, np.column_stack([scorer.heads.weights, scorer.heads.biases]), allow_pickle=False)
+        for field, file in LEXICON.items():
+            np.save(draft / file, getattr(scorer.lexicon, field), allow_pickle=False)
         np.save(draft / OUT_OF_SCOPE, out_of_scope, allow_pickle=False)
         build_trees(vectors, manifest.plan.trees).save(str(draft / ANNOY))
         manifest = seal(draft, manifest, MANIFEST)

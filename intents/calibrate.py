@@ -1,7 +1,7 @@
 """The confidence map and the thresholds.
 
-A logistic regression on score and margin of the messages that `intents.holdout` makes, weighted to the expected share
-of out-of-scope messages (three in five of them near), gives confidence (Platt 1999, "Probabilistic outputs for
+A logistic regression on evidence and margin of the messages that `intents.holdout` makes, weighted to the expected
+share of out-of-scope messages (three in five of them near), gives confidence (Platt 1999, "Probabilistic outputs for
 support vector machines", with two features). The thresholds are then read off the same samples: the lowest confidence
 above which the target precision holds, and the lowest at which an isotonic fit says that the right entry is more
 likely than not among the options that "did you mean" would offer.
@@ -36,18 +36,18 @@ class Samples:
     """Scored messages, as columns.
 
     Attributes:
-        score, margin: the top candidate's.
-        option_score, option_margin: those of the first candidate that could be offered as "did you mean"; -1 where none
-            could.
+        evidence, margin: the top candidate's.
+        option_evidence, option_margin: those of the first candidate that could be offered as "did you mean"; -1 where
+            none could.
         right: whether the top entry is right.
         among: whether the right entry is among those that would be offered.
         in_scope: whether the message has a right entry at all.
         weight: of each sample; they sum to 1.
     """
 
-    score: Doubles
+    evidence: Doubles
     margin: Doubles
-    option_score: Doubles
+    option_evidence: Doubles
     option_margin: Doubles
     right: Booleans
     among: Booleans
@@ -121,9 +121,9 @@ def samples_of(
     weights += [np.full(len(group), share * odds / total / len(group)) for group, odds in groups]
     weight = np.concatenate(weights)
     return Samples(
-        score=np.array([s.score for s in flat]),
+        evidence=np.array([s.evidence for s in flat]),
         margin=np.array([s.margin for s in flat]),
-        option_score=np.array([s.option_score for s in flat]),
+        option_evidence=np.array([s.option_evidence for s in flat]),
         option_margin=np.array([s.option_margin for s in flat]),
         right=np.array([s.right for s in flat]),
         among=np.array([s.among for s in flat]),
@@ -134,9 +134,9 @@ def samples_of(
 
 @dataclass(frozen=True)
 class _Scored:
-    score: float
+    evidence: float
     margin: float
-    option_score: float
+    option_evidence: float
     option_margin: float
     right: bool
     among: bool
@@ -146,14 +146,14 @@ def _scored(ranked: Sequence[Candidate], expected: int | None, smalltalk: frozen
     if not ranked:
         return _Scored(0.0, 0.0, -1.0, -1.0, right=False, among=False)
     options = offerable(ranked, smalltalk.__contains__)
-    first = (options[0].score, options[0].margin) if options else (-1.0, -1.0)
+    first = (options[0].evidence, options[0].margin) if options else (-1.0, -1.0)
     among = expected in [c.entry for c in options]
-    return _Scored(ranked[0].score, ranked[0].margin, *first, right=ranked[0].entry == expected, among=among)
+    return _Scored(ranked[0].evidence, ranked[0].margin, *first, right=ranked[0].entry == expected, among=among)
 
 
 def fit_policy(samples: Samples, target: float) -> Policy:
     """The confidence map of samples, and its thresholds for a target precision."""
-    columns = {"score": samples.score, "margin": samples.margin}
+    columns = {"evidence": samples.evidence, "margin": samples.margin}
     bias, weights = fit_monotone(columns, samples.right, samples.weight)
     confidence = Confidence(bias=bias, **weights)
     values, options = confidences(confidence, samples)
@@ -195,12 +195,12 @@ def fit_monotone(columns: Mapping[str, Doubles], right: Booleans, weight: Double
 
 def confidences(confidence: Confidence, samples: Samples) -> tuple[Doubles, Doubles]:
     """The confidence of each sample's top entry, and that with which options would be offered."""
-    top = _logistic(confidence, samples.score, samples.margin)
-    return top, np.minimum(top, _logistic(confidence, samples.option_score, samples.option_margin))
+    top = _logistic(confidence, samples.evidence, samples.margin)
+    return top, np.minimum(top, _logistic(confidence, samples.option_evidence, samples.option_margin))
 
 
-def _logistic(confidence: Confidence, score: Doubles, margin: Doubles) -> Doubles:
-    logits = confidence.bias + confidence.score * score + confidence.margin * margin
+def _logistic(confidence: Confidence, evidence: Doubles, margin: Doubles) -> Doubles:
+    logits = confidence.bias + confidence.evidence * evidence + confidence.margin * margin
     # As `Confidence.of` has it, to the last bit: a threshold is the confidence of a sample, and that must reach it.
     powers = [math.exp(-logit) for logit in np.clip(logits, -700.0, 700.0).tolist()]
     values: Doubles = 1.0 / (1.0 + np.array(powers))

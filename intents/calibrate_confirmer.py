@@ -3,9 +3,9 @@
 The cross-encoder reads a sample of the messages that the bi-encoder was calibrated on, each with its first candidates.
 What it reads of a candidate is what a server would show it, without the message itself. From its logits are fitted
 
-- the joint score: a logistic regression over pairs, on score and logit, without negative weights
-- the logit to expect of a candidate that was not read: a line over its score
-- confidence and thresholds of the joint scores, as those of the scores alone
+- the joint evidence: a logistic regression over pairs, on evidence and logit, without negative weights
+- the logit to expect of a candidate that was not read: a line over its evidence
+- confidence and thresholds of the joint evidence, as those of the bi-encoder alone
 - the band of the bi-encoder's confidence in which messages are confirmed: of all that hold 95 % of the decisions that
   confirmation changes, the one with the fewest messages. Beyond it the bi-encoder's own decision stands, so the
   precision that the thresholds are chosen for is that of both together.
@@ -216,27 +216,27 @@ def fit_confirmer(
 
 
 def _fit_joint(read: Read, weight: Doubles) -> Joint:
-    """The weights of score and logit, and the line of imputed logits, over all pairs that were read."""
+    """The weights of evidence and logit, and the line of imputed logits, over all pairs that were read."""
     posed = read.messages.all()
     rows = [
-        (candidate.score, logit, candidate.entry == p.expected, mass / len(logits))
+        (candidate.evidence, logit, candidate.entry == p.expected, mass / len(logits))
         for p, logits, mass in zip(posed, read.logits, weight, strict=True)
         for candidate, logit in zip(p.candidates, logits, strict=False)
     ]
     if len({logit for _, logit, _, _ in rows}) < 2:
-        return Joint(score=1.0, logit=0.0, imputed=0.0, imputed_by_score=0.0, order=ORDER)
-    score, logit, right, mass = (np.array(column) for column in zip(*rows, strict=True))
-    by_score, at_zero = _line(score, logit, mass)
+        return Joint(evidence=1.0, logit=0.0, imputed=0.0, imputed_by_evidence=0.0, order=ORDER)
+    evidence, logit, right, mass = (np.array(column) for column in zip(*rows, strict=True))
+    slope, at_zero = _line(evidence, logit, mass)
     spread = float(logit.std())
     # Scaled, so that what is a large logit of one model and a small one of another are fitted alike.
-    _, weights = fit_monotone({"score": score, "logit": logit / spread}, right, mass)
+    _, weights = fit_monotone({"evidence": evidence, "logit": logit / spread}, right, mass)
     if not any(weights.values()):
-        weights["score"] = 1.0
+        weights["evidence"] = 1.0
     return Joint(
-        score=weights["score"],
+        evidence=weights["evidence"],
         logit=weights["logit"] / spread,
         imputed=at_zero,
-        imputed_by_score=by_score,
+        imputed_by_evidence=slope,
         order=ORDER,
     )
 

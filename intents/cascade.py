@@ -94,7 +94,7 @@ def resolve(text: str, index: FaqIndex, today: date, *, confirm: bool) -> Genera
     found = yield NeedRetrieved(text)
     if not isinstance(found, Retrieved):
         raise TypeError(f"what the text retrieves was asked for, not {found!r}")
-    candidates = index.scorer.candidates(found, index.allowed_on(today))
+    candidates = index.scorer.candidates(text, found, index.allowed_on(today))
     alone = decide(candidates, index.faq.entries, index.policy)
     confirmer = index.confirmer
 

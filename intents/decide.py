@@ -1,4 +1,4 @@
-"""From candidates to a decision: pure, and monotone in the scores."""
+"""From candidates to a decision: pure, and monotone in scores and evidence."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,18 +16,19 @@ MAX_OPTIONS = 3
 
 
 class Confidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A logistic map from a candidate's score and margin to the probability that its entry is right.
+    """A logistic map from a candidate's evidence and margin to the probability that its entry is right.
 
-    Both weights are at least 0, so confidence never falls when a score rises.
+    Both weights are at least 0, so confidence never falls when one of them rises. The score itself is not in it: its
+    parts that tell entries apart best (how near one phrasing is, and the same words) tell least whether any is meant.
     """
 
     bias: float
-    score: float
+    evidence: float
     margin: float
 
     def of(self, candidate: Candidate) -> float:
         """The probability, 0 to 1."""
-        logit = self.bias + self.score * candidate.score + self.margin * candidate.margin
+        logit = self.bias + self.evidence * candidate.evidence + self.margin * candidate.margin
         return 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, logit))))
 
 
@@ -35,7 +36,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What calibration found; `decide` follows it.
 
     Attributes:
-        confidence: the map from scores to a probability.
+        confidence: the map from evidence and margin to a probability.
         answer_at: the least confidence at which the top entry is answered.
         clarify_at: the least confidence at which options are offered; at most `answer_at`.
     """
@@ -46,7 +47,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_monotone(self) -> bool:
         """Whether a higher score can only strengthen a decision: no weight is negative, thresholds are in order."""
-        return min(self.confidence.score, self.confidence.margin) >= 0 and 0 <= self.clarify_at <= self.answer_at
+        return min(self.confidence.evidence, self.confidence.margin) >= 0 and 0 <= self.clarify_at <= self.answer_at
 
 
 class Option(msgspec.Struct, frozen=True):

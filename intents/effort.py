@@ -16,6 +16,7 @@ from intents.candidates import EntryScorer
 from intents.heads import fit_heads
 from intents.index import SearchPlan
 from intents.items import Item
+from intents.lexical import lexicon_of
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieved
 
 NEIGHBOURS = 100
@@ -45,6 +46,7 @@ class _Trial:
     annoy: Any
     vectors: Floats
     scorer: EntryScorer
+    texts: list[str]
     messages: Floats
     truth: list[Retrieved]
     tops: list[int]
@@ -68,7 +70,7 @@ def plan_search(
     folds = _folds(scorer.owners, items)
     count = sum(map(len, folds))
     report(f"trying Annoy on {count:,} held-out phrasings")
-    trials = [_trial(vectors, scorer, fold, trees, neighbours) for fold in folds]
+    trials = [_trial(vectors, scorer, items, fold, trees, neighbours) for fold in folds]
     search_k = trees * neighbours  # Annoy's own default is where the search for less misses begins
     # Looking at every leaf of every tree is exact, and for a large index too slow to be the answer to not knowing.
     most = trees * len(items) if count else min(trees * len(items), UNMEASURED * search_k)
@@ -105,16 +107,18 @@ def _folds(owners: Positions, items: list[Item]) -> list[Positions]:
     return [np.sort(fold) for fold in np.array_split(spare, 5) if len(fold)]
 
 
-def _trial(vectors: Floats, scorer: EntryScorer, fold: Positions, trees: int, neighbours: int) -> _Trial:
+def _trial(
+    vectors: Floats, scorer: EntryScorer, items: list[Item], fold: Positions, trees: int, neighbours: int
+) -> _Trial:
     kept = np.setdiff1d(np.arange(len(vectors)), fold)
-    rest, messages = vectors[kept], vectors[fold]
+    rest, messages, texts = vectors[kept], vectors[fold], [items[i].text for i in fold]
     # Heads that know what is asked would be too sure of it, and few neighbours would do.
-    heads = fit_heads(rest, scorer.owners[kept], len(scorer.heads.biases)) if scorer.weight else scorer.heads
-    own = EntryScorer(scorer.owners[kept], heads, scorer.weight)
+    heads = fit_heads(rest, scorer.owners[kept], len(scorer.heads.biases)) if scorer.weights.head else scorer.heads
+    own = EntryScorer(scorer.owners[kept], heads, lexicon_of([items[i].text for i in kept]), scorer.weights)
     exact = ExactSearch(rest, neighbours=neighbours)
     truth = exact.retrieve(messages)
-    tops = [own.candidates(found)[0].entry for found in truth]
-    return _Trial(build_trees(rest, trees), rest, own, messages, truth, tops)
+    tops = [own.candidates(text, found)[0].entry for text, found in zip(texts, truth, strict=True)]
+    return _Trial(build_trees(rest, trees), rest, own, texts, messages, truth, tops)
 
 
 def _measure(trials: list[_Trial], neighbours: int, search_k: int) -> tuple[float, float, float]:
@@ -122,11 +126,12 @@ def _measure(trials: list[_Trial], neighbours: int, search_k: int) -> tuple[floa
     agreeing, recalled, possible, times = 0, 0, 0, []
     for trial in trials:
         search = AnnoySearch(trial.annoy, trial.vectors, neighbours=neighbours, search_k=search_k)
-        for message, exact, top in zip(trial.messages, trial.truth, trial.tops, strict=True):
+        asked = zip(trial.texts, trial.messages, trial.truth, trial.tops, strict=True)
+        for text, message, exact, top in asked:
             started = time.perf_counter()
             found = search.retrieve(message[None])[0]
             times.append(time.perf_counter() - started)
-            agreeing += trial.scorer.candidates(found)[0].entry == top
+            agreeing += trial.scorer.candidates(text, found)[0].entry == top
             recalled += len(np.intersect1d(found.positions, exact.positions[:10]))
             possible += len(exact.positions[:10])
     return agreeing / len(times), recalled / possible, float(np.median(times))

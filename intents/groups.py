@@ -13,10 +13,10 @@ import numpy as np
 
 from export.groups import Candidate, Group
 from export.runtime.bi_encoder import BiEncoder
-from intents.candidates import EntryScorer
+from intents.candidates import EntryScorer, Weights
 from intents.effort import NEIGHBOURS
 from intents.entries import Faq, texts_of
-from intents.holdout import Posed, choose_weight, hold_out
+from intents.holdout import Posed, choose_weights, hold_out
 from intents.items import Item, answer_of, items_of, shown, ways_to_ask
 from intents.labelled import Labelled
 from intents.normalise import normalise
@@ -55,11 +55,11 @@ class Miner:
         encoder: the bi-encoder that finds them.
         per_entry: the most phrasings of an entry that are messages.
         most: the most of all entries together.
-        weight: of the entries' heads; None chooses it as a build does.
+        weights: of what entries' scores are made of; None chooses them as a build does.
     """
 
     def __init__(
-        self, faq: Faq, encoder: BiEncoder, *, per_entry: int = 100, most: int = 20_000, weight: float | None = None
+        self, faq: Faq, encoder: BiEncoder, *, per_entry: int = 100, most: int = 20_000, weights: Weights | None = None
     ) -> None:
         self._faq, self._encoder = faq, encoder
         self._items = items_of(faq.entries)
@@ -79,42 +79,40 @@ class Miner:
             work=math.inf,
             near=False,
         )
-        self._weight = choose_weight(self._held_out) if weight is None else weight
+        self._weights = choose_weights(self._held_out) if weights is None else weights
 
     def phrasings(self) -> list[Group]:
         """Its own phrasings, each as a message to the FAQ that lacks it; those of lonely entries are left out."""
-        posed = self._held_out.messages(self._weight, [], self._vectors[:0]).in_scope
+        posed = self._held_out.messages(self._weights, [], self._vectors[:0]).in_scope
         return [group for one in posed if (group := self._group(one)) is not None]
 
-    def messages(self, labelled: Sequence[Labelled], *, found_only: bool = True) -> list[Group]:
-        """Messages put to the whole FAQ, without those that equal one of its phrasings.
+    def messages(self, labelled: Sequence[Labelled]) -> list[Group]:
+        """Messages put to the whole FAQ; those whose right entry is not among their candidates are left out."""
+        return [group for one in self.pose(labelled) if (group := self._group(one)) is not None]
 
-        Args:
-            labelled: the messages; their entries are enabled.
-            found_only: leave out those whose right entry is not among their candidates; else none of these is right.
-        """
+    def pose(self, labelled: Sequence[Labelled]) -> list[Posed]:
+        """Messages put to the whole FAQ, without those that equal one of its phrasings; their entries are enabled."""
         known = {normalise(text) for entry in self._faq.entries if entry.enabled for _, text in texts_of(entry)}
         labelled = [one for one in labelled if normalise(one.text) not in known]
-        scorer = EntryScorer(self._owners, self._held_out.heads, self._weight)
+        scorer = EntryScorer(self._owners, self._held_out.heads, self._held_out.lexicon, self._weights)
         vectors = self._encoder.encode([one.text for one in labelled])
         found = ExactSearch(self._vectors, neighbours=self._neighbours).retrieve(vectors)
         ids = {entry.id: position for position, entry in enumerate(self._faq.entries)}
-        groups = []
-        for one, retrieved in zip(labelled, found, strict=True):
-            expected = None if one.expected is None else ids[one.expected]
-            candidates = scorer.candidates(retrieved)
-            if not found_only and expected not in [candidate.entry for candidate in candidates]:
-                expected = None
-            groups.append(self._group(Posed(one.text, expected, candidates)))
-        return [group for group in groups if group is not None]
+        return [
+            Posed(one.text, None if one.expected is None else ids[one.expected], scorer.candidates(one.text, retrieved))
+            for one, retrieved in zip(labelled, found, strict=True)
+        ]
 
     def _group(self, posed: Posed) -> Group | None:
         entries = [candidate.entry for candidate in posed.candidates]
         if not entries or (posed.expected is not None and posed.expected not in entries):
             return None
         right = None if posed.expected is None else entries.index(posed.expected)
-        shown = tuple(self._shown(c.entry, self._items[c.item], c.score, posed.text) for c in posed.candidates)
-        return Group(posed.text, shown, right)
+        return Group(posed.text, self.shown(posed), right)
+
+    def shown(self, posed: Posed) -> tuple[Candidate, ...]:
+        """A message's candidates as a cross-encoder is shown them."""
+        return tuple(self._shown(c.entry, self._items[c.item], c.score, posed.text) for c in posed.candidates)
 
     def _shown(self, position: int, nearest: Item, score: float, message: str) -> Candidate:
         phrasing = nearest.text if nearest.role == "phrasing" else None

@@ -7,20 +7,29 @@ Three kinds are scored as if visitors had typed them:
 - *far* out of scope: the shipped messages. Whatever comes out on top is wrong.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from intents.candidates import Candidate, nearest_of_each, rank
+from intents.candidates import Candidate, Figures, Weights, figures_of
 from intents.heads import Heads, fit_heads
 from intents.items import Item
-from intents.search import SCAN_CELLS, Floats, Positions
+from intents.lexical import Lexicon, lexicon_of
+from intents.search import SCAN_CELLS, Floats, Positions, Retrieved
+
+Booleans = npt.NDArray[np.bool_]
 
 MAX_PER_ENTRY = 20
 MAX_IN_SCOPE = 4000
 MIN_IN_SCOPE = 30
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+# What is tried: heads by lexical similarities; and what did well on all of the sets that faqwire was measured on.
+DEFAULT = Weights(head=4.0, lexical=1.0)
+WEIGHTS = tuple(
+    Weights(head=head, lexical=lexical) for head in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0) for lexical in (0.0, 0.5, 1.0, 2.0)
+)
 # Into how many parts phrasings are divided, and entries, each of which is once unknown to the heads.
 PARTS, ENTRY_PARTS = 5, 8
 # Where heads are dear (items times entries), fewer parts are looked at, but never fewer than MIN_IN_SCOPE messages:
@@ -90,26 +99,33 @@ class Heldout:
     retriever: "_Retriever"
     heads: Heads
     texts: list[str]
-    in_scope: list["_Found"]
+    in_scope: list[Figures]
     expected: Positions
     near_texts: list[str]
-    near: list["_Found"]
+    near: list[Figures]
     few: bool
     notes: tuple[str, ...]
 
-    def messages(self, weight: float, far: Sequence[str], vectors: Floats) -> Messages:
+    @property
+    def lexicon(self) -> Lexicon:
+        """The lexicon of all items."""
+        return self.retriever.lexicon
+
+    def messages(self, weights: Weights, far: Sequence[str], vectors: Floats) -> Messages:
         """The messages of a calibration.
 
         Args:
-            weight: of an entry's head.
+            weights: of what scores are made of.
             far: out-of-scope messages.
             vectors: (n, dimension) float32, theirs.
         """
         named = zip(self.texts, self.in_scope, self.expected, strict=True)
-        in_scope = [Posed(text, int(entry), found.ranked(weight)) for text, found, entry in named]
-        near = [Posed(text, None, found.ranked(weight)) for text, found in zip(self.near_texts, self.near, strict=True)]
-        unknown = zip(far, self.retriever.unknown(vectors, self.heads), strict=True)
-        shipped = [Posed(text, None, found.ranked(weight)) for text, found in unknown]
+        in_scope = [Posed(text, int(entry), found.ranked(weights)) for text, found, entry in named]
+        near = [
+            Posed(text, None, found.ranked(weights)) for text, found in zip(self.near_texts, self.near, strict=True)
+        ]
+        unknown = zip(far, self.retriever.unknown(far, vectors, self.heads), strict=True)
+        shipped = [Posed(text, None, found.ranked(weights)) for text, found in unknown]
         # A bank's FAQ does answer some of what is out of scope for a shop: such messages would teach it to be silent.
         limit = float(np.median([_top_score(posed) for posed in in_scope]))
         kept = [posed for posed in shipped if _top_score(posed) < limit]
@@ -146,7 +162,8 @@ def hold_out(
         work: items times entries that heads are fitted to, all fits together, beyond the fewest that will do.
         near: whether to hold them out with their entries as well.
     """
-    retriever = _Retriever(np.asarray(vectors), owners, entries, neighbours)
+    lexicon = lexicon_of([item.text for item in items])
+    retriever = _Retriever(np.asarray(vectors), owners, lexicon, entries, neighbours)
     notes = []
     chosen = _phrasings(owners, items, per_entry, most)
     few = len(chosen) < MIN_IN_SCOPE
@@ -165,15 +182,15 @@ def hold_out(
         return [position, answers[entry]] if contains else [position]
 
     fits = max(1.0, np.floor(work / (len(owners) * len(firsts))))
-    found: dict[int, _Found] = {}
+    found: dict[int, Figures] = {}
     for done, part in enumerate(_parts(chosen, owners)):
         if done >= fits and len(found) >= MIN_IN_SCOPE:
             break
         heads = retriever.heads_without([place for position in part for place in hidden(int(position))])
         for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
-            vector = retriever.vectors[position]
-            found[int(position)] = retriever.retrieve(vector, scores, np.array(hidden(int(position))), heads)
-    apart: dict[int, _Found] = {}
+            text, vector, without = items[position].text, retriever.vectors[position], np.array(hidden(int(position)))
+            found[int(position)] = retriever.retrieve(text, vector, scores, without, heads)
+    apart: dict[int, Figures] = {}
     for done, group in enumerate(_entry_parts(np.unique(owners[chosen])) if several and near else []):
         if done >= fits and len(apart) >= MIN_IN_SCOPE:
             break
@@ -181,7 +198,8 @@ def hold_out(
         heads = retriever.heads_without(out)
         part = np.intersect1d(chosen, out)
         for position, scores in zip(part, retriever.scan(retriever.vectors[part]), strict=True):
-            apart[int(position)] = retriever.retrieve(retriever.vectors[position], scores, out, heads)
+            text, vector = items[position].text, retriever.vectors[position]
+            apart[int(position)] = retriever.retrieve(text, vector, scores, out, heads)
     asked, beside = sorted(found), sorted(apart)
     return Heldout(
         retriever,
@@ -210,35 +228,42 @@ def _entry_parts(entries: Positions) -> list[Positions]:
     return [shuffled[start::count] for start in range(count)]
 
 
-def choose_weight(held_out: Heldout) -> float:
-    """The head's weight with which most held-out phrasings find their entry; the smallest of equals."""
+def choose_weights(held_out: Heldout) -> Weights:
+    """The weights with which most held-out phrasings find their entry, or `DEFAULT` where those do about as well.
 
-    def hits(weight: float) -> int:
-        ranked = [found.ranked(weight) for found in held_out.in_scope]
-        return sum(bool(c) and c[0].entry == expected for c, expected in zip(ranked, held_out.expected, strict=True))
+    That is within one standard error of the difference (as Breiman et al. 1984 choose among trees): many weights do
+    about as well on any FAQ, and the best of them by a few phrasings is the best by chance.
+    """
+    return best_weights({weights: _hits(held_out, weights) for weights in WEIGHTS})
 
-    return max(WEIGHTS, key=lambda weight: (hits(weight), -weight))
+
+def best_weights(hits: Mapping[Weights, Booleans]) -> Weights:
+    """The best weights by what they find, or `DEFAULT`; see `choose_weights`.
+
+    Args:
+        hits: (n,) whether each message's entry came first, for every one of `WEIGHTS`.
+    """
+    best = max(hits, key=lambda weights: (int(hits[weights].sum()), -weights.head - weights.lexical))
+    gain = hits[best].astype(np.float64) - hits[DEFAULT]
+    return best if gain.sum() > math.sqrt(len(gain)) * gain.std() else DEFAULT
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What one message retrieves, before similarity and head score are joined."""
+def _hits(held_out: Heldout, weights: Weights) -> Booleans:
+    tops = [_top(found, weights) for found in held_out.in_scope]
+    return np.array([top == expected for top, expected in zip(tops, held_out.expected, strict=True)], dtype=np.bool_)
 
-    entries: Positions
-    items: Positions
-    nearest: Floats
-    head: Floats
-    last: float
 
-    def ranked(self, weight: float) -> list[Candidate]:
-        return rank(self.entries, self.items, self.nearest, self.head, weight, self.last)
+def _top(found: Figures, weights: Weights) -> int:
+    """The first entry of a message; -1 where it found none."""
+    return int(found.entries[np.argmax(found.joined(weights))]) if len(found.entries) else -1
 
 
 class _Retriever:
     """Retrieves by an exact scan, with some of the items taken out."""
 
-    def __init__(self, vectors: Floats, owners: Positions, entries: int, neighbours: int) -> None:
-        self.vectors, self._owners, self._entries, self._neighbours = vectors, owners, entries, neighbours
+    def __init__(self, vectors: Floats, owners: Positions, lexicon: Lexicon, entries: int, neighbours: int) -> None:
+        self.vectors, self.lexicon = vectors, lexicon
+        self._owners, self._entries, self._neighbours = owners, entries, neighbours
 
     def heads_without(self, hidden: Sequence[int] | Positions) -> Heads:
         """The heads of all entries, fitted without some items."""
@@ -251,17 +276,18 @@ class _Retriever:
         for start in range(0, len(messages), block):
             yield from messages[start : start + block] @ self.vectors.T
 
-    def unknown(self, messages: Floats, heads: Heads) -> Iterator[_Found]:
+    def unknown(self, texts: Sequence[str], vectors: Floats, heads: Heads) -> Iterator[Figures]:
         """What messages retrieve that have no right entry."""
         nothing = np.array([], dtype=np.int64)
-        for message, scores in zip(messages, self.scan(messages), strict=True):
-            yield self.retrieve(message, scores, nothing, heads)
+        for text, vector, scores in zip(texts, vectors, self.scan(vectors), strict=True):
+            yield self.retrieve(text, vector, scores, nothing, heads)
 
-    def retrieve(self, message: Floats, scores: Floats, hidden: Positions, heads: Heads) -> _Found:
+    def retrieve(self, text: str, vector: Floats, scores: Floats, hidden: Positions, heads: Heads) -> Figures:
         """What a message retrieves while some items are hidden.
 
         Args:
-            message: (dimension,) its vector.
+            text: the message.
+            vector: (dimension,) its own.
             scores: (items,) similarities.
             hidden: items that count as absent.
             heads: fitted without them.
@@ -271,10 +297,8 @@ class _Retriever:
         count = min(self._neighbours, len(scores) - len(hidden))
         found = np.argpartition(-scores, count - 1)[:count] if count else np.array([], dtype=np.int64)
         found = found[np.argsort(-scores[found], kind="stable")]
-        entries, first = nearest_of_each(self._owners[found])
-        items = found[first]
-        last = float(scores[found[-1]]) if count else 0.0
-        return _Found(entries, items, scores[items], heads.of(message, entries), last)
+        lexical = self.lexicon.similarities(text, found)
+        return figures_of(self._owners[found], Retrieved(vector, found, scores[found]), heads, lexical)
 
 
 def _phrasings(owners: Positions, items: Sequence[Item], per_entry: int, most: int) -> Positions:

@@ -5,13 +5,14 @@
     vectors.npy       (items, dimension) float32, unit length; memory-mapped
     owners.npy        (items,) int64, the entry of every item
     heads.npy         (entries, dimension + 1) float32, each entry's head, and its bias last
+    lexicon_*.npy     the items' terms and their weights, a file for each array of `intents.lexical.Lexicon`
     out_of_scope.npy  (messages, dimension) float32, what it was calibrated with; spares the next build their encoding
     items.ann         Annoy's trees; memory-mapped, shared by all processes
 
 The manifest has the sha256 of every other file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,25 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from export.sealed import Sealed, read_manifest, verify_files
-from intents.candidates import Candidate, EntryScorer, Mask
+from intents.candidates import Candidate, EntryScorer, Mask, Weights
 from intents.confirm import Confirmer
 from intents.decide import Policy
 from intents.entries import Entry, Faq, texts_of
 from intents.errors import FaqIndexError
 from intents.heads import Heads
 from intents.items import answer_of, rendered, ways_to_ask
+from intents.lexical import Lexicon
 from intents.normalise import normalise
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Search, SearchMode
 from intents.suggest import Suggester
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest.json"
 FAQ = "faq.json"
 VECTORS = "vectors.npy"
 OWNERS = "owners.npy"
 HEADS = "heads.npy"
+LEXICON = {field.name: f"lexicon_{field.name}.npy" for field in fields(Lexicon)}
 OUT_OF_SCOPE = "out_of_scope.npy"
 ANNOY = "items.ann"
 
@@ -134,7 +137,7 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
         texts: digest of what the items' texts were; their vectors are used again only where it is still the same.
         out_of_scope: sha256 of the out-of-scope messages that it was calibrated with.
         plan: how it is searched.
-        head_weight: what an entry's head counts beside its nearest item.
+        weights: what counts in an entry's score beside its nearest item.
         policy: how it decides.
         calibration: where the policy comes from.
         confirmer: how it confirms; None where it was built without a cross-encoder.
@@ -153,7 +156,7 @@ class IndexManifest(Sealed, frozen=True, kw_only=True):
     texts: str
     out_of_scope: str
     plan: SearchPlan
-    head_weight: float
+    weights: Weights
     policy: Policy
     calibration: Calibration
     confirmer: Confirmer | None
@@ -286,6 +289,10 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
         owners = np.load(folder / OWNERS, allow_pickle=False)
         heads = np.load(folder / HEADS, allow_pickle=False)
+        lexicon = Lexicon(
+            # Plain views: what is taken from a memmap is one again, and that takes its time.
+            **{field: np.asarray(np.load(folder / file, mmap_mode="r")) for field, file in LEXICON.items()}
+        )
         annoy = AnnoyIndex(manifest.dimension, "angular")
         annoy.load(str(folder / ANNOY))
     except (OSError, EOFError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
@@ -299,13 +306,15 @@ def open_index(folder: Path, root: Path, *, model_fingerprint: str, model_folder
         and bool(np.all(np.diff(owners) >= 0))
         and 0 <= owners[0] <= owners[-1] < entries
         and min(manifest.plan.neighbours, manifest.plan.search_k) > 0
-        and manifest.head_weight >= 0
+        and min(manifest.weights.head, manifest.weights.lexical) >= 0
+        and lexicon.is_whole(items)
         and manifest.policy.is_monotone()
         and (manifest.confirmer is None or manifest.confirmer.is_monotone())
     )
     if not consistent:
         raise FaqIndexError(f"{folder} is inconsistent: its files do not fit each other; {remedy(root)}")
-    scorer = EntryScorer(owners, Heads(np.ascontiguousarray(heads[:, :-1]), heads[:, -1].copy()), manifest.head_weight)
+    linear = Heads(np.ascontiguousarray(heads[:, :-1]), heads[:, -1].copy())
+    scorer = EntryScorer(owners, linear, lexicon, manifest.weights)
     ids = {entry.id: position for position, entry in enumerate(faq.entries)}
     firsts = np.searchsorted(owners, np.arange(entries))
     suggester = Suggester(faq.entries)

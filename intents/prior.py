@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from intents.candidates import Candidate
+from intents.candidates import Candidate, Weights
 from intents.entries import Entry
 from intents.holdout import Messages, Posed
 
@@ -27,12 +27,13 @@ class Case(msgspec.Struct, frozen=True, array_like=True):
     """A message that was put to a FAQ.
 
     Attributes:
-        scores: of its candidates, best first.
+        scores, evidence: of its candidates, best first.
         logits: of the first of them.
         right: which candidate is right; -1 for none of them, though it was in scope, and None out of scope.
     """
 
     scores: tuple[float, ...]
+    evidence: tuple[float, ...]
     logits: tuple[float, ...]
     right: int | None
 
@@ -44,7 +45,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         faqs: how many those were.
         model_fingerprint: of the bi-encoder that gave the scores.
         confirmer_fingerprint, pair_tokens: of the cross-encoder that gave the logits, and how it cut its pairs.
-        head_weight: with which the scores were joined.
+        weights: with which the scores were joined.
         in_scope, near, far: the messages, by kind.
     """
 
@@ -52,7 +53,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     model_fingerprint: str
     confirmer_fingerprint: str
     pair_tokens: int
-    head_weight: float
+    weights: Weights
     in_scope: tuple[Case, ...]
     near: tuple[Case, ...]
     far: tuple[Case, ...]
@@ -89,6 +90,7 @@ def read_prior(path: Path = SHIPPED_PRIOR) -> Prior:
 def _posed(case: Case) -> Posed:
     top, second = case.scores[0], case.scores[1] if len(case.scores) > 1 else 0.0
     candidates = [
-        Candidate(entry, score, score - (top if entry else second), entry) for entry, score in enumerate(case.scores)
+        Candidate(entry, score, score - (top if entry else second), entry, evidence)
+        for entry, (score, evidence) in enumerate(zip(case.scores, case.evidence, strict=True))
     ]
     return Posed("", case.right, candidates)

@@ -87,7 +87,8 @@ def _describe(root: Path, manifest: "IndexManifest") -> None:
     out.print(
         f"{root}: version {manifest.version}, {manifest.entries} entries, {manifest.items:,} phrasings and answers\n"
         f"search: {plan.trees} trees, search_k {plan.search_k:,}; {agreement}\n"
-        f"scores: nearest phrasing, and the entry's head with weight {manifest.head_weight:g}\n"
+        f"scores: nearest phrasing, the entry's head with weight {manifest.weights.head:g}, shared words with "
+        f"{manifest.weights.lexical:g}\n"
         f"calibration: {found.in_scope:,} held-out phrasings, {found.near:,} without their entry, {found.far:,} "
         f"out-of-scope messages ({found.set_aside} more set aside: this FAQ seems to answer them)\n"
         f"expected, with {found.out_of_scope_share:.0%} of messages out of scope and a target precision of "

@@ -80,7 +80,7 @@ def changed(position: int, **fields: Any) -> Faq:
     return Faq(header=SMALL.header, entries=tuple(entries))
 
 
-# A candidate's joint score is ten times its score and its logit beyond -2; one of 6 is a confidence of one half.
+# A candidate's joint evidence is ten times its own and its logit beyond -2; one of 6 is a confidence of one half.
 CONFIRMER = Confirmer(
     model="a cross-encoder",
     fingerprint="f" * 64,
@@ -88,8 +88,8 @@ CONFIRMER = Confirmer(
     candidates=4,
     confirm_from=0.0,
     confirm_to=1.0,
-    joint=Joint(score=10.0, logit=1.0, imputed=-2.0, imputed_by_score=2.0, order=1.0),
-    policy=Policy(confidence=Confidence(bias=-6.0, score=1.0, margin=0.0), answer_at=0.9, clarify_at=0.5),
+    joint=Joint(evidence=10.0, logit=1.0, imputed=-2.0, imputed_by_evidence=2.0, order=1.0),
+    policy=Policy(confidence=Confidence(bias=-6.0, evidence=1.0, margin=0.0), answer_at=0.9, clarify_at=0.5),
 )
 
 

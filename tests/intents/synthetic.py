@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from intents.holdout import MOST_WORK, Heldout, Messages, choose_weight, hold_out
+from intents.holdout import MOST_WORK, Heldout, Messages, choose_weights, hold_out
 from intents.items import Item
 from intents.search import Floats, Positions
 
@@ -26,9 +26,9 @@ class Synthetic:
         return hold_out(self.vectors, self.owners, self.items, entries=self.entries, neighbours=neighbours, work=work)
 
     def messages(self) -> Messages:
-        """The messages of its calibration, scored with the weight that a build would choose."""
+        """The messages of its calibration, scored with the weights that a build would choose."""
         held_out = self.hold_out()
-        return held_out.messages(choose_weight(held_out), [f"far {i}" for i in range(len(self.far))], self.far)
+        return held_out.messages(choose_weights(held_out), [f"far {i}" for i in range(len(self.far))], self.far)
 
 
 def unit(rows: npt.NDArray[np.float64]) -> Floats:
@@ -44,7 +44,7 @@ def synthetic(entries: int, phrasings: int, noise: float, *, answers: bool = Tru
     for entry in range(entries):
         centre = chance.normal(size=16)
         roles = ["phrasing"] * phrasings + (["answer"] if answers else [])
-        items += [Item(entry, f"{entry}-{i}", role) for i, role in enumerate(roles)]  # type: ignore[arg-type]
+        items += [Item(entry, f"{entry}x{i}", role) for i, role in enumerate(roles)]  # type: ignore[arg-type]
         vectors += [centre + noise * chance.normal(size=16) for _ in roles]
     owners = np.array([item.entry for item in items], dtype=np.int64)
     return Synthetic(unit(np.array(vectors)), owners, items, unit(chance.normal(size=(200, 16))), entries)

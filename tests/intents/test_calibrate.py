@@ -18,7 +18,7 @@ from intents.calibrate import (
 from intents.candidates import Candidate
 from intents.decide import Confidence, Policy, decide
 from intents.entries import Entry, Faq
-from intents.holdout import Messages, choose_weight, hold_out
+from intents.holdout import Messages, choose_weights, hold_out
 from intents.index import Calibration, FaqIndex
 from intents.items import items_of
 from intents.labelled import read_out_of_scope
@@ -45,7 +45,7 @@ def test_any_faq_gives_a_policy_that_holds(entries: int, phrasings: int, noise: 
         policy, found, _ = run(entries, phrasings, noise, answers=answers, seed=seed)
         assert 0 <= policy.clarify_at <= policy.answer_at <= 1.01
         assert policy.answer_at >= 0.5
-        assert policy.confidence.score >= 0
+        assert policy.confidence.evidence >= 0
         assert policy.confidence.margin >= 0
         assert np.isfinite(policy.confidence.bias)
         assert found.precision is None or found.precision >= 0.9 - ROUNDING
@@ -116,27 +116,27 @@ def test_a_precision_out_of_reach_is_noted() -> None:
     assert any("was not reached" in note for note in found.notes)
 
 
-def columns(right: list[bool], score: list[float]) -> Samples:
-    """Samples of equal weight, whose margins are their scores."""
+def columns(right: list[bool], evidence: list[float]) -> Samples:
+    """Samples of equal weight, whose margins are their evidence."""
     n = len(right)
     flags = np.array(right)
-    scores = np.array(score)
-    return Samples(scores, scores, scores, scores, flags, flags, np.ones(n, dtype=bool), np.full(n, 1 / n))
+    values = np.array(evidence)
+    return Samples(values, values, values, values, flags, flags, np.ones(n, dtype=bool), np.full(n, 1 / n))
 
 
-def test_scores_that_mislead_get_no_weight() -> None:
-    """Where wrong messages score higher than right ones, confidence is the share that is right, whatever the score."""
+def test_evidence_that_misleads_get_no_weight() -> None:
+    """Where wrong messages have more evidence than right ones, confidence is the share that is right."""
     confidence = fit_policy(columns([True, False, False, False], [0.1, 0.7, 0.8, 0.9]), 0.9).confidence
-    assert (confidence.score, confidence.margin) == (0, 0)
+    assert (confidence.evidence, confidence.margin) == (0, 0)
     assert confidence.bias == pytest.approx(np.log(1 / 3))
 
 
 def test_confidences_are_the_decisions_own() -> None:
     """A threshold is the confidence of a sample, which has to reach it when it is decided on: not one bit differs."""
-    confidence = Confidence(bias=-7.3, score=9.1, margin=21.7)
+    confidence = Confidence(bias=-7.3, evidence=9.1, margin=21.7)
     scores = np.random.default_rng(5).normal(size=2000).tolist()
     found, _ = confidences(confidence, columns([True] * 2000, scores))
-    assert found.tolist() == [confidence.of(Candidate(0, score, score, 0)) for score in scores]
+    assert found.tolist() == [confidence.of(Candidate(0, 0.0, score, 0, score)) for score in scores]
 
 
 def test_a_threshold_takes_all_of_equal_confidence() -> None:
@@ -166,9 +166,9 @@ def test_the_shop_is_calibrated(shop: Faq, shop_index: FaqIndex, encoder: BiEnco
     items = items_of(shop.entries)
     held_out = hold_out(shop_index.vectors, shop_index.scorer.owners, items, entries=len(shop.entries), neighbours=100)
     far = read_out_of_scope(few_out_of_scope)
-    weight = shop_index.manifest.head_weight
-    assert choose_weight(held_out) == weight
-    messages = held_out.messages(weight, far, encoder.encode(far))
+    weights = shop_index.manifest.weights
+    assert choose_weights(held_out) == weights
+    messages = held_out.messages(weights, far, encoder.encode(far))
     results = [calibrate(messages, target_precision=0.9, out_of_scope_share=0.3) for _ in range(2)]
     assert results[0] == results[1]
     policy, found = results[0]

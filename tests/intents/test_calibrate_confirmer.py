@@ -10,6 +10,7 @@ from export.learnt import Learnt
 from export.runtime.encoder import Floats
 from intents.calibrate import NEAR, calibrate
 from intents.calibrate_confirmer import MAX_OF_A_KIND, NEVER, find_band, fit_confirmer, read_messages
+from intents.candidates import Weights
 from intents.confirm import Confirmer, Pair, Score
 from intents.decide import Policy, decide
 from intents.entries import Entry
@@ -50,7 +51,7 @@ def entries_of(one: Synthetic) -> list[Entry]:
 def is_right(pair: Pair) -> bool:
     """Whether a phrasing of the candidate's is the message's neighbour; near messages have no such candidate."""
     message, candidate = pair
-    return message.split("-")[0] == candidate.split("-")[0]
+    return message.split("x")[0] == candidate.split("x")[0]
 
 
 def knowing(sharpness: float) -> Score:
@@ -190,10 +191,10 @@ def test_no_message_is_shown_to_itself(noisy: Synthetic) -> None:
 
     read = read_messages(noisy.messages(), entries_of(noisy), noisy.items, 5, watch, Learnt())
     assert read.pairs == len(asked) == len(set(asked))
-    assert any(message.endswith("-0") for message, _ in asked), "a question is held out too"
+    assert any(message.endswith("x0") for message, _ in asked), "a question is held out too"
     for message, text in asked:
         assert message not in text.split(" | ")
-    own = [text for message, text in asked if message == "7-0" and text.startswith("7-")]
+    own = [text for message, text in asked if message == "7x0" and text.startswith("7x")]
     assert own
     assert all(" | " not in text for text in own), "without its question, an entry shows its best phrasing alone"
 
@@ -213,7 +214,7 @@ def test_a_held_out_question_is_not_read_in_its_answer() -> None:
         asked.extend(pairs)
         return np.zeros(len(pairs), dtype=np.float32)
 
-    read_messages(held_out.messages(0.0, [], vectors[:0]), entries, items, 5, watch, Learnt())
+    read_messages(held_out.messages(Weights(), [], vectors[:0]), entries, items, 5, watch, Learnt())
     own = {text for message, text in asked if message == "question 4" and text.endswith("answer 4")}
     assert own <= {"one 4 | answer 4", "two 4 | answer 4"}
     assert own

@@ -153,7 +153,7 @@ def test_scores_are_asked_for_the_first_candidates(small_index: FaqIndex, unsure
     steps = resolve(UNSURE, confirming(small_index), IN_SEASON, confirm=True)
     next(steps)
     need = steps.send(unsure)
-    candidates = small_index.scorer.candidates(unsure)
+    candidates = small_index.scorer.candidates(UNSURE, unsure)
     assert len(candidates) > CONFIRMER.candidates
     assert need == NeedScores(UNSURE, tuple(small_index.rendered(c) for c in candidates[: CONFIRMER.candidates]))
 
@@ -184,7 +184,7 @@ def test_what_confirmation_cannot_change_is_not_confirmed(
 
 def test_the_band_holds_its_ends(small_index: FaqIndex, unsure: Retrieved) -> None:
     """A confidence that equals an end of the band is within it."""
-    confidence = small_index.policy.confidence.of(small_index.scorer.candidates(unsure)[0])
+    confidence = small_index.policy.confidence.of(small_index.scorer.candidates(UNSURE, unsure)[0])
     for start, end in ((confidence, 1.0), (0.0, confidence)):
         assert confirm(small_index, unsure, "failed", confirm_from=start, confirm_to=end).confirmation == "failed"
 
@@ -244,26 +244,28 @@ def test_answers_to_another_question_are_a_mistake_of_the_caller(small_index: Fa
 def test_a_top_entry_that_stays_is_confirmed(small_index: FaqIndex, unsure: Retrieved) -> None:
     """High logits of the first candidate make it certain, and it is answered by the confirmer's own policy."""
     outcome = confirm(small_index, unsure, logits(8.0, -3.0, -3.0))
-    first = small_index.scorer.candidates(unsure)[0].entry
+    first = small_index.scorer.candidates(UNSURE, unsure)[0].entry
     assert (outcome.confirmation, outcome.scored) == ("confirmed", 3)
     assert (outcome.decision.kind, outcome.decision.entry) == ("answer", first)
     assert outcome.decision == decide(outcome.candidates, SMALL.entries, CONFIRMER.policy)
-    assert outcome.unconfirmed == decide(small_index.scorer.candidates(unsure), SMALL.entries, small_index.policy)
+    assert outcome.unconfirmed == decide(
+        small_index.scorer.candidates(UNSURE, unsure), SMALL.entries, small_index.policy
+    )
 
 
 def test_another_entry_overrules_the_first(small_index: FaqIndex, unsure: Retrieved) -> None:
     """A candidate that the cross-encoder prefers comes first."""
     outcome = confirm(small_index, unsure, logits(-5.0, 8.0))
-    second = small_index.scorer.candidates(unsure)[1].entry
+    second = small_index.scorer.candidates(UNSURE, unsure)[1].entry
     assert (outcome.confirmation, outcome.scored) == ("overruled", 2)
     assert outcome.decision.entry == outcome.candidates[0].entry == second
 
 
 def test_an_entry_that_was_not_read_can_come_first(small_index: FaqIndex, unsure: Retrieved) -> None:
-    """Where all that were read are bad, the next one counts with the logit that its score lets expect."""
+    """Where all that were read are bad, the next one counts with the logit that its evidence lets expect."""
     outcome = confirm(small_index, unsure, logits(-9.0))
     assert outcome.confirmation == "overruled" or outcome.decision.kind == "no_match"
-    assert outcome.candidates[0].entry == small_index.scorer.candidates(unsure)[1].entry
+    assert outcome.candidates[0].entry == small_index.scorer.candidates(UNSURE, unsure)[1].entry
 
 
 @pytest.mark.parametrize("given", [logits(-9.0, -9.0, -9.0, -9.0), logits(-6.0, -9.0, -9.0, -9.0)])
@@ -280,8 +282,8 @@ def test_a_weaker_decision_on_the_same_entry_was_rejected(small_index: FaqIndex,
     """An answer that becomes one of several options was rejected; one that another entry replaces was overruled."""
     policy = msgspec.structs.replace(small_index.policy, answer_at=0.0, clarify_at=0.0)
     index = replace(small_index, manifest=msgspec.structs.replace(small_index.manifest, policy=policy))
-    # Joint scores of 7: more likely right than not, and too little to answer.
-    first, second = (5.0 - 10.0 * candidate.score for candidate in small_index.scorer.candidates(unsure)[:2])
+    # Joint evidence of 7: more likely right than not, and too little to answer.
+    first, second = (5.0 - 10.0 * candidate.evidence for candidate in small_index.scorer.candidates(UNSURE, unsure)[:2])
     same = confirm(index, unsure, logits(first, -9.0, -9.0, -9.0))
     assert (same.decision.kind, same.confirmation) == ("clarify", "rejected")
     other = confirm(index, unsure, logits(-9.0, second, -9.0, -9.0))
@@ -293,7 +295,7 @@ def test_any_prefix_of_logits_gives_an_outcome(
     small_index: FaqIndex, unsure: Retrieved, values: Sequence[float]
 ) -> None:
     """One logit or all of them, and however extreme: the message ends in a decision on what was retrieved."""
-    before = small_index.scorer.candidates(unsure)
+    before = small_index.scorer.candidates(UNSURE, unsure)
     outcome = confirm(small_index, unsure, logits(*values))
     assert outcome.scored == len(values)
     assert outcome.confirmation in {"confirmed", "overruled", "rejected"}

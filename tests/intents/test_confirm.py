@@ -1,4 +1,4 @@
-"""Joint scores: what logits change, and that a better one never harms."""
+"""Joint scores and evidence: what logits change, and that a better one never harms."""
 
 import msgspec
 import pytest
@@ -12,13 +12,13 @@ from intents.entries import Entry
 from tests.intents.small import CONFIRMER
 
 ENTRIES = [Entry(id=f"e{i}", question=f"q{i}", answer="a", kind="smalltalk" if i == 3 else "faq") for i in range(10)]
-PLAIN = Joint(score=1.0, logit=0.5, imputed=-1.0, imputed_by_score=2.0, order=1.0)
+PLAIN = Joint(evidence=1.0, logit=0.5, imputed=-1.0, imputed_by_evidence=2.0, order=1.0)
 STRENGTH = {"no_match": 0, "clarify": 1, "answer": 2, "handoff": 2}
 
 weights = st.floats(min_value=0, max_value=100)
 numbers = st.floats(min_value=-50, max_value=50)
 joints = st.builds(
-    Joint, score=weights, logit=weights, imputed=numbers, imputed_by_score=weights, order=st.floats(0, 1)
+    Joint, evidence=weights, logit=weights, imputed=numbers, imputed_by_evidence=weights, order=st.floats(0, 1)
 )
 
 
@@ -35,19 +35,19 @@ def rankings(draw: st.DrawFn) -> list[Candidate]:
 def policies(draw: st.DrawFn) -> Policy:
     """Policies as calibration makes them."""
     low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1.01))))
-    confidence = Confidence(bias=draw(numbers), score=draw(weights), margin=draw(weights))
+    confidence = Confidence(bias=draw(numbers), evidence=draw(weights), margin=draw(weights))
     return Policy(confidence=confidence, answer_at=high, clarify_at=low)
 
 
 def ranking(pairs: list[tuple[int, float]], lone: float = 0.1) -> list[Candidate]:
-    """Candidates with the margins that belong to their scores; a lone one's is given."""
+    """Candidates with the margins that belong to their scores, and as much evidence; a lone one's margin is given."""
     top = pairs[0][1]
     second = pairs[1][1] if len(pairs) > 1 else top - lone
-    return [Candidate(e, score, score - (top if i else second), 10 * e) for i, (e, score) in enumerate(pairs)]
+    return [Candidate(e, score, score - (top if i else second), 10 * e, score) for i, (e, score) in enumerate(pairs)]
 
 
-def test_a_joint_score_by_hand() -> None:
-    """A weighted sum of the score and the logit beyond what a score of 0 lets expect."""
+def test_joint_evidence_by_hand() -> None:
+    """A weighted sum of the evidence and the logit beyond what no evidence lets expect."""
     assert PLAIN.of(0.5, 3.0) == pytest.approx(0.5 + 0.5 * (3.0 + 1.0))
     assert PLAIN.of(0.5, None) == pytest.approx(0.5 + 0.5 * (2.0 * 0.5))
     assert PLAIN.of(0.0, None) == 0
@@ -60,20 +60,22 @@ def test_a_ranking_by_hand() -> None:
     assert [(c.entry, c.item) for c in after] == [(7, 70), (4, 40), (2, 20)]
     assert [c.score for c in after] == pytest.approx([0.6 + 1.0, 0.8 - 0.5, 0.1 + 0.1])
     assert [c.margin for c in after] == pytest.approx([1.3, -1.3, -1.4])
+    assert [c.evidence for c in after] == [c.score for c in after]
 
 
 def test_a_logit_may_count_for_less_in_the_order_than_in_the_score() -> None:
-    """What is doubted stays first with a lower score, and none behind it has a higher one."""
+    """What is doubted stays first with a lower score, and none behind it has a higher one; evidence likewise."""
     before = ranking([(4, 0.8), (7, 0.6), (2, 0.1)])
     after = msgspec.structs.replace(PLAIN, order=0.1).rank(before, [-2.0, 1.0])
     assert [c.entry for c in after] == [4, 7, 2]
     assert [c.score for c in after] == pytest.approx([0.8 - 0.5, 0.8 - 0.5, 0.1 + 0.1])
     assert [c.margin for c in after] == pytest.approx([0.0, 0.0, -0.1])
+    assert [c.evidence for c in after] == [c.score for c in after]
 
 
 def test_equal_joint_scores_keep_their_order() -> None:
     """Where the cross-encoder sees no difference, the bi-encoder's order stands."""
-    flat = Joint(score=0.0, logit=1.0, imputed=0.0, imputed_by_score=0.0, order=1.0)
+    flat = Joint(evidence=0.0, logit=1.0, imputed=0.0, imputed_by_evidence=0.0, order=1.0)
     assert [c.entry for c in flat.rank(ranking([(5, 0.9), (1, 0.5), (8, 0.2)]), [2.0, 2.0, 2.0])] == [5, 1, 8]
 
 
@@ -95,13 +97,14 @@ def test_a_ranking_keeps_its_shape(joint: Joint, before: list[Candidate], logits
     assert after[0].margin >= 0
     assert all(c.margin == c.score - scores[0] for c in after[1:])
     assert len(after) < 2 or after[0].margin == scores[0] - scores[1]
+    assert [c.evidence for c in after] == sorted((c.evidence for c in after), reverse=True)
 
 
 @given(joints, rankings(), st.lists(numbers, min_size=10, max_size=10), st.data())
 def test_a_higher_logit_never_harms_its_entry(
     joint: Joint, before: list[Candidate], logits: list[float], data: st.DataObject
 ) -> None:
-    """When a candidate's logit rises, neither its place nor its joint score nor its margin falls."""
+    """When a candidate's logit rises, neither its place nor its joint score, margin or evidence falls."""
     count = data.draw(st.integers(1, len(before)))
     place = data.draw(st.integers(0, count - 1))
     raised = logits[:count]
@@ -111,6 +114,7 @@ def test_a_higher_logit_never_harms_its_entry(
     first, then = ([c.entry for c in ranked].index(entry) for ranked in (one, other))
     assert then <= first
     assert other[then].score >= one[first].score
+    assert other[then].evidence >= one[first].evidence
     assert other[then].margin >= one[first].margin - 1e-6
 
 
@@ -133,32 +137,35 @@ def test_a_higher_logit_of_the_first_never_weakens_a_decision(
 
 
 @given(joints, rankings(), st.floats(0, 1), st.data())
-def test_a_higher_score_never_harms_its_entry(
+def test_more_evidence_never_harms_its_entry(
     joint: Joint, before: list[Candidate], by: float, data: st.DataObject
 ) -> None:
-    """Read or not, an entry whose bi-encoder score rises stands no lower in the joint ranking."""
+    """Read or not, an entry for which the bi-encoder has more to say stands no lower, and has no less evidence."""
     place = data.draw(st.integers(0, len(before) - 1))
     logits = data.draw(st.lists(numbers, max_size=len(before)))
-    entry, score = before[place].entry, before[place].score
-    of = dict(zip((c.entry for c in before), logits, strict=False))
-    assert joint.of(score + by, of.get(entry)) >= joint.of(score, of.get(entry))
+    raised = [*before]
+    raised[place] = msgspec.structs.replace(before[place], evidence=before[place].evidence + by)
+    one, other = joint.rank(before, logits), joint.rank(raised, logits)
+    first, then = ([c.entry for c in ranked].index(before[place].entry) for ranked in (one, other))
+    assert then <= first
+    assert other[then].evidence >= one[first].evidence
 
 
 @pytest.mark.parametrize(
     ("changes", "sound"),
     [
         ({}, True),
-        ({"joint": msgspec.structs.replace(PLAIN, score=-0.1)}, False),
+        ({"joint": msgspec.structs.replace(PLAIN, evidence=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, order=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, logit=-0.1)}, False),
-        ({"joint": msgspec.structs.replace(PLAIN, imputed_by_score=-0.1)}, False),
+        ({"joint": msgspec.structs.replace(PLAIN, imputed_by_evidence=-0.1)}, False),
         ({"joint": msgspec.structs.replace(PLAIN, imputed=-9.0)}, True),
         ({"policy": msgspec.structs.replace(CONFIRMER.policy, clarify_at=1.0)}, False),
         ({"candidates": 0}, False),
     ],
 )
 def test_what_could_harm_is_told(changes: dict[str, object], *, sound: bool) -> None:
-    """A negative weight or thresholds out of order make a confirmer that a higher score could harm."""
+    """A negative weight or thresholds out of order make a confirmer that more evidence could harm."""
     assert msgspec.structs.replace(CONFIRMER, **changes).is_monotone() is sound
 
 

@@ -14,8 +14,8 @@ KINDS: tuple[EntryKind, ...] = ("faq", "faq", "faq", "smalltalk", "handoff", "fa
 ENTRIES = [Entry(id=f"e{i}", question=f"q{i}", answer="a", kind=kind) for i, kind in enumerate(KINDS)]
 SMALLTALK, HANDOFF = 3, 4
 
-# A score of 0.5 is a confidence of one half; margins do not count.
-BY_SCORE = Policy(confidence=Confidence(bias=-10, score=20, margin=0), answer_at=0.8, clarify_at=0.4)
+# Evidence of 0.5 is a confidence of one half; margins do not count.
+BY_SCORE = Policy(confidence=Confidence(bias=-10, evidence=20, margin=0), answer_at=0.8, clarify_at=0.4)
 ANSWERED, CLARIFIED, REFUSED = 0.9, 0.5, 0.1
 STRENGTH = {"no_match": 0, "clarify": 1, "answer": 2, "handoff": 2}
 
@@ -28,7 +28,7 @@ def policies(draw: st.DrawFn) -> Policy:
     """Policies as calibration makes them: weights that are not negative, thresholds in order."""
     low, high = sorted((draw(shares), draw(st.floats(min_value=0, max_value=1.01))))
     bias = draw(st.floats(min_value=-100, max_value=100))
-    confidence = Confidence(bias=bias, score=draw(weights), margin=draw(weights))
+    confidence = Confidence(bias=bias, evidence=draw(weights), margin=draw(weights))
     return Policy(confidence=confidence, answer_at=high, clarify_at=low)
 
 
@@ -41,10 +41,12 @@ def rankings(draw: st.DrawFn) -> list[Candidate]:
 
 
 def ranking(*pairs: tuple[int, float]) -> list[Candidate]:
-    """Candidates with the margins that belong to their scores."""
+    """Candidates with the margins that belong to their scores, and as much evidence."""
     top = pairs[0][1]
     second = pairs[1][1] if len(pairs) > 1 else top
-    return [Candidate(entry, score, score - (top if i else second), entry) for i, (entry, score) in enumerate(pairs)]
+    return [
+        Candidate(entry, score, score - (top if i else second), entry, score) for i, (entry, score) in enumerate(pairs)
+    ]
 
 
 @given(policies(), rankings(), st.floats(min_value=0, max_value=1))
@@ -79,9 +81,9 @@ def test_a_decision_keeps_its_shape(policy: Policy, found: list[Candidate]) -> N
 
 @given(policies(), rankings())
 def test_confidence_is_of_the_top_entry(policy: Policy, found: list[Candidate]) -> None:
-    """Confidence is the logistic of the top candidate's score and margin; at most that where others are offered."""
+    """Confidence is the logistic of the top candidate's evidence and margin; at most that where others are offered."""
     c = policy.confidence
-    logit = c.bias + c.score * found[0].score + c.margin * found[0].margin
+    logit = c.bias + c.evidence * found[0].evidence + c.margin * found[0].margin
     expected = 1 / (1 + math.exp(-max(-700, min(700, logit))))
     decision = decide(found, ENTRIES, policy)
     if decision.kind == "clarify":  # of the first option, where small talk above it is passed over
@@ -151,14 +153,14 @@ def test_small_talk_alone_is_no_option() -> None:
 
 def test_a_threshold_above_one_answers_nothing() -> None:
     """Where the target precision could not be reached, even the surest message is not answered."""
-    policy = Policy(confidence=Confidence(bias=1000, score=0, margin=0), answer_at=1.01, clarify_at=0.5)
+    policy = Policy(confidence=Confidence(bias=1000, evidence=0, margin=0), answer_at=1.01, clarify_at=0.5)
     assert decide(ranking((0, 1.0)), ENTRIES, policy).kind == "clarify"
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(1e6, 1.0), (-1e6, 0.0)])
 def test_confidence_does_not_overflow(bias: float, expected: float) -> None:
-    """However extreme the scores, confidence stays a probability."""
-    assert Confidence(bias=bias, score=1, margin=1).of(Candidate(0, 1.0, 1.0, 0)) == pytest.approx(expected)
+    """However extreme the evidence, confidence stays a probability."""
+    assert Confidence(bias=bias, evidence=1, margin=1).of(Candidate(0, 0.0, 1.0, 0, 1.0)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("entry", "kind"), [(0, "answer"), (SMALLTALK, "answer"), (HANDOFF, "handoff")])

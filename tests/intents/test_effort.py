@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from intents import effort
-from intents.candidates import EntryScorer
+from intents.candidates import EntryScorer, Weights
 from intents.effort import MAX_HELD_OUT, TARGET, _folds, build_trees, plan_search
 from intents.heads import Heads, centroids_of
 from intents.index import FaqIndex
 from intents.items import Item
+from intents.lexical import lexicon_of
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions
 from tests.intents.synthetic import unit
 
@@ -16,7 +17,7 @@ from tests.intents.synthetic import unit
 def scorer_of(vectors: Floats, owners: Positions, entries: int) -> EntryScorer:
     """A scorer whose heads are the centroids: what they are does not matter here, and fitting takes a while."""
     heads = Heads(centroids_of(vectors, owners, entries), np.zeros(entries, dtype=np.float32))
-    return EntryScorer(owners, heads, 0.5)
+    return EntryScorer(owners, heads, lexicon_of([str(i) for i in range(len(owners))]), Weights(head=0.5, lexical=0.5))
 
 
 def faq(entries: int, phrasings: int, noise: float, dimension: int = 32) -> tuple[Floats, EntryScorer, list[Item]]:
@@ -47,9 +48,7 @@ def test_the_plan_agrees_with_the_exact_scan(monkeypatch: pytest.MonkeyPatch) ->
     annoy = AnnoySearch(build_trees(vectors, plan.trees), vectors, neighbours=plan.neighbours, search_k=plan.search_k)
     exact = ExactSearch(vectors, neighbours=plan.neighbours)
     messages = unit(vectors[::3] + 0.1 * np.random.default_rng(4).normal(size=vectors[::3].shape))
-    tops = [
-        [scorer.candidates(f)[0].entry for f in found] for found in (annoy.retrieve(messages), exact.retrieve(messages))
-    ]
+    tops = [[scorer.candidates("", one)[0].entry for one in search.retrieve(messages)] for search in (annoy, exact)]
     assert np.mean([a == b for a, b in zip(*tops, strict=True)]) >= 0.99
 
 

@@ -73,14 +73,15 @@ def test_a_message_that_equals_a_phrasing_teaches_nothing(miner: Miner) -> None:
 
 
 def test_a_message_whose_entry_is_not_found_is_left_out(encoder: BiEncoder) -> None:
-    """Without its right candidate it would be taught that nothing answers it; it may be kept on demand."""
+    """Without its right candidate it would be taught that nothing answers it."""
     entries = [Entry(id=f"e{i}", question=f"When does the number {i} bus leave?", answer="At noon.") for i in range(30)]
     entries.append(Entry(id="cats", question="May I bring cats?", answer="Yes."))
     miner = Miner(Faq(header=Header(), entries=tuple(entries)), encoder)
     lost = [Labelled("when does the number 7 bus leave on monday", "cats")]
     assert miner.messages(lost) == []
-    (kept,) = miner.messages(lost, found_only=False)
-    assert kept.right is None
+    (posed,) = miner.pose(lost)
+    assert posed.expected == 30
+    assert len(miner.shown(posed)) == len(posed.candidates) == 10
 
 
 @pytest.mark.parametrize("entries", [SMALL.entries[:1], SMALL.entries[3:4]])

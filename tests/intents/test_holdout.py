@@ -5,7 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from intents.holdout import MIN_IN_SCOPE, Messages, _entry_parts, _parts, choose_weight, hold_out
+from intents.candidates import Weights
+from intents.holdout import (
+    DEFAULT,
+    MIN_IN_SCOPE,
+    WEIGHTS,
+    Messages,
+    _entry_parts,
+    _parts,
+    best_weights,
+    choose_weights,
+    hold_out,
+)
 from intents.items import Item
 from tests.intents.synthetic import Synthetic, synthetic, unit
 
@@ -19,7 +30,7 @@ def test_large_entries_do_not_drown_the_others() -> None:
 def test_a_held_out_phrasing_does_not_find_itself() -> None:
     """A phrasing is scored against its entry's others, and a question's own answer goes with the question."""
     axes = np.eye(40, dtype=np.float32)
-    items = [Item(e, f"{e}-{i}", "phrasing" if i < 3 else "answer") for e in range(10) for i in range(4)]
+    items = [Item(e, f"{e}x{i}", "phrasing" if i < 3 else "answer") for e in range(10) for i in range(4)]
     owners = np.array([item.entry for item in items])
     vectors = axes.copy()
     vectors[3] = vectors[0]  # an answer that is all question
@@ -36,7 +47,7 @@ def test_heads_have_not_seen_what_they_are_asked() -> None:
     vectors = one.vectors.copy()
     vectors[stray] = unit(np.random.default_rng(9).normal(size=(1, 16)))[0]
     held_out = replace(one, vectors=vectors).hold_out()
-    found = held_out.in_scope[held_out.texts.index("0-5")]
+    found = held_out.in_scope[held_out.texts.index("0x5")]
     (score,) = found.head[found.entries == 0]
     assert score < held_out.heads.of(vectors[stray], np.array([0]))[0] - 0.2
 
@@ -99,20 +110,33 @@ def test_dear_heads_do_not_leave_too_few_messages() -> None:
     assert MIN_IN_SCOPE <= len(held_out.near_texts) < 40
 
 
-def test_the_weight_is_the_one_that_finds_most() -> None:
-    """Where heads help they get weight, and where they do not they get none."""
-    assert choose_weight(synthetic(30, 6, 1.2).hold_out()) > 0
-    assert choose_weight(synthetic(30, 6, 0.05).hold_out()) == 0
+def test_weights_are_those_that_find_most() -> None:
+    """Where others find clearly more than the default ones they are taken, the smallest of equals; else those are."""
+    hits = {weights: np.arange(100) < 60 for weights in WEIGHTS}
+    assert best_weights(hits) == DEFAULT
+    better, more = Weights(head=1.0, lexical=0.5), Weights(head=1.0, lexical=2.0)
+    hits[better] = hits[more] = np.arange(100) < 70
+    assert best_weights(hits) == better
+    hits[DEFAULT] = (np.arange(100) < 69) | (np.arange(100) == 99)  # as many, and not the same ones
+    assert best_weights(hits) == DEFAULT
+
+
+def test_weights_are_chosen_on_held_out_phrasings() -> None:
+    """Where phrasings lie all around their entries heads get weight; where entries differ in a word, words do."""
+    assert choose_weights(synthetic(30, 6, 1.2).hold_out()).head > 0
+    alike = synthetic(12, 6, 3.0)
+    items = [replace(item, text=f"word{item.entry}") for item in alike.items]
+    chosen = choose_weights(replace(alike, items=items).hold_out())
+    assert chosen.lexical > chosen.head
 
 
 def test_messages_that_the_faq_seems_to_answer_are_set_aside() -> None:
     """A shipped message that lies as near as the FAQ's own phrasings is no example of silence."""
     one = synthetic(12, 6, 0.5)
-    messages = replace(one, far=np.concatenate([one.far, one.vectors[:10]])).messages()
-    assert messages.set_aside >= 10
-    assert len(messages.far) == len(one.far) + 10 - messages.set_aside
-    assert len(messages.far) > 100
-    assert not {posed.text for posed in messages.far} & {f"far {len(one.far) + i}" for i in range(10)}
+    messages = replace(one, far=np.concatenate([one.far, one.vectors])).messages()
+    assert messages.set_aside > 0.8 * len(one.vectors)
+    assert len(messages.far) == len(one.far) + len(one.vectors) - messages.set_aside
+    assert {f"far {i}" for i in range(len(one.far))} <= {posed.text for posed in messages.far}
 
 
 def test_messages_are_the_phrasings_themselves() -> None:

@@ -18,6 +18,7 @@ from intents.index import (
     FAQ,
     FORMAT,
     HEADS,
+    LEXICON,
     MANIFEST,
     OUT_OF_SCOPE,
     OWNERS,
@@ -33,7 +34,7 @@ from intents.search import AnnoySearch, ExactSearch
 from intents.store import current_folder
 from tests.intents.small import CONFIRMER, SALE_BEGINS, SALE_ENDS, SMALL, Opener, confirming
 
-FILES = (FAQ, VECTORS, OWNERS, HEADS, OUT_OF_SCOPE, ANNOY)
+FILES = (FAQ, VECTORS, OWNERS, HEADS, *LEXICON.values(), OUT_OF_SCOPE, ANNOY)
 DAY = timedelta(days=1)
 
 
@@ -120,6 +121,18 @@ def test_a_confirmer_that_could_harm_is_refused(root: Path, open_current: Opener
     """Weights that would let a decision weaken when a logit rises are not served."""
     joint = msgspec.structs.replace(CONFIRMER.joint, logit=-1.0)
     reseal(root, confirmer=msgspec.structs.replace(CONFIRMER, joint=joint))
+    with pytest.raises(FaqIndexError, match="inconsistent"):
+        open_current(root)
+
+
+def test_a_lexicon_that_does_not_fit_is_refused(root: Path, open_current: Opener) -> None:
+    """Terms of other items are not searched."""
+
+    def shorten(folder: Path) -> None:
+        path = folder / LEXICON["starts"]
+        np.save(path, np.load(path)[:-1], allow_pickle=False)
+
+    reseal(root, shorten)
     with pytest.raises(FaqIndexError, match="inconsistent"):
         open_current(root)
 
@@ -242,7 +255,7 @@ def test_a_candidate_as_text(small_index: FaqIndex, entry: int, item: str, text:
     """The cross-encoder is shown question, best phrasing and the answer's words, where these say what it is about."""
     position = [one.text for one in items_of(SMALL.entries)].index(item)
     for _ in range(2):
-        assert small_index.rendered(Candidate(entry, 0.5, 0.1, position)).startswith(text)
+        assert small_index.rendered(Candidate(entry, 0.5, 0.1, position, 0.5)).startswith(text)
 
 
 def test_a_candidate_found_by_its_answer_as_text(small_index: FaqIndex) -> None:
@@ -250,7 +263,7 @@ def test_a_candidate_found_by_its_answer_as_text(small_index: FaqIndex) -> None:
     items = items_of(SMALL.entries)
     position = next(i for i, item in enumerate(items) if item.role == "answer" and item.entry == 2)
     text = "What does shipping cost? | Shipping is 4.90, and free from 50."
-    assert small_index.rendered(Candidate(2, 0.5, 0.1, position)) == text
+    assert small_index.rendered(Candidate(2, 0.5, 0.1, position, 0.5)) == text
 
 
 def test_an_index_has_no_confirmer_unless_built_with_one(small_index: FaqIndex) -> None:

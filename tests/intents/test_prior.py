@@ -25,10 +25,12 @@ def test_the_shipped_prior_is_of_the_default_model(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("kind", ["in_scope", "near", "far"])
 def test_cases_are_ranked_and_right_or_not(kind: str) -> None:
-    """Scores stand best first; a case in scope has a right candidate or misses it, the others have none."""
+    """Scores and evidence stand best first; a case in scope has a right candidate or misses it, others have none."""
     cases: tuple[Case, ...] = getattr(PRIOR, kind)
     for case in cases:
         assert list(case.scores) == sorted(case.scores, reverse=True)
+        assert list(case.evidence) == sorted(case.evidence, reverse=True)
+        assert len(case.evidence) == len(case.scores)
         assert 1 <= len(case.logits) <= len(case.scores)
         assert (case.right is not None) == (kind == "in_scope")
         assert case.right is None or -1 <= case.right < len(case.scores)
@@ -36,11 +38,12 @@ def test_cases_are_ranked_and_right_or_not(kind: str) -> None:
 
 def test_its_messages_have_candidates_with_margins() -> None:
     """The first candidate's margin is its lead, the others' is what they lack; ranks stand in for entries."""
-    case = Case((0.9, 0.7, 0.4), (1.0, -1.0), 1)
+    case = Case((0.9, 0.7, 0.4), (0.8, 0.6, 0.5), (1.0, -1.0), 1)
     prior = msgspec.structs.replace(PRIOR, in_scope=(case,), near=(), far=())
     (posed,) = prior.messages(()).in_scope
     assert [c.entry for c in posed.candidates] == [0, 1, 2]
     assert [c.margin for c in posed.candidates] == pytest.approx([0.2, -0.2, -0.5])
+    assert [c.evidence for c in posed.candidates] == [0.8, 0.6, 0.5]
     assert posed.expected == 1
     assert prior.logits(1) == [[1.0]]
     assert len(prior.entries) == 3
