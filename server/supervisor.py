@@ -3,8 +3,8 @@
 The supervisor binds the port, and every worker inherits it: whoever is free takes the next connection, and the port
 stays open while one of them is replaced. The first worker starts alone, so that what cannot be loaded is said once and
 ends the start. A worker that dies is started again, at first at once and then after growing delays; one that does not
-say for long that it works is killed. Which of them is given up is logged as critical; with the last one the supervisor
-ends, with exit status 1.
+begin to serve in time, or does not say for long that it works, is killed. Which of them is given up is logged as
+critical; with the last one the supervisor ends, with exit status 1.
 
 Workers stop when their standard input ends, and so also when the supervisor is killed.
 """
@@ -281,13 +281,17 @@ class Supervisor:
         """
         clock, began = asyncio.get_running_loop().time, None
         while process.stdout is not None:
+            # Before it serves it says nothing, so that this is all the time that its start may take.
+            most = self._settings.start_seconds if began is None else SILENT_SECONDS
             try:
-                async with asyncio.timeout(None if began is None or self._stopping.is_set() else SILENT_SECONDS):
+                async with asyncio.timeout(None if self._stopping.is_set() else most):
                     line = await process.stdout.readline()
             except TimeoutError:
                 if not self._stopping.is_set():
-                    _log.critical("worker hangs, and is killed", worker=slot.number, seconds=SILENT_SECONDS)
-                    process.kill()
+                    hangs = "worker does not begin to serve" if began is None else "worker hangs"
+                    _log.critical(f"{hangs}, and is killed", worker=slot.number, seconds=most)
+                    with suppress(ProcessLookupError):
+                        process.kill()
                 continue
             if not line:
                 break
