@@ -11,16 +11,13 @@ Workers stop when their standard input ends, and so also when the supervisor is 
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,6 +25,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from server.errors import SettingsError
 from server.listening import address_of, bind
+from server.metrics_folder import MetricsFolder
 from server.metrics_page import MetricsPage
 from server.process import READY
 from server.restarts import Restarts
@@ -80,7 +78,7 @@ class Supervisor:
     """
 
     # Where the workers keep their values, and what shows them; from `run` on.
-    _folder: Path
+    _folder: MetricsFolder
     _metrics: SupervisorMetrics
 
     def __init__(self, settings: Settings) -> None:
@@ -112,9 +110,9 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
         self._sockets = await asyncio.to_thread(bind, self._settings.host, self._settings.port)
-        self._folder = await asyncio.to_thread(_new_folder)
+        self._folder = await asyncio.to_thread(MetricsFolder.make)
         try:
-            self._metrics = await asyncio.to_thread(SupervisorMetrics, self._folder)
+            self._metrics = await asyncio.to_thread(SupervisorMetrics, self._folder.path)
             await self._serve_metrics()
             return await self._serve(announce)
         finally:
@@ -122,7 +120,7 @@ class Supervisor:
                 await self._page.stop()
             for bound in self._sockets:
                 bound.close()
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(self._folder.remove)
 
     async def _serve_metrics(self) -> None:
         if self._settings.metrics_port is None:
@@ -237,7 +235,7 @@ class Supervisor:
         lived = 0.0 if began is None else asyncio.get_running_loop().time() - began
         slot.process = None
         with suppress(OSError):  # somebody has tidied up
-            await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
+            await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder.path))
         if self._stopping.is_set():
             fine = {0} if began is not None else {0, -signal.SIGTERM}  # see `_tell_to_stop`
             self._failed = self._failed or status not in fine
@@ -252,7 +250,7 @@ class Supervisor:
     async def _spawn(self, slot: Slot) -> Process:
         descriptors = [bound.fileno() for bound in self._sockets]
         # Whoever tidies up temporary files may have taken it; a worker without it would not start.
-        await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
+        in_use = await asyncio.to_thread(self._folder.hold)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named `server` where the operator stands is not this package
@@ -261,8 +259,8 @@ class Supervisor:
             *map(str, [slot.number, *descriptors]),
             stdin=PIPE,
             stdout=PIPE,
-            pass_fds=descriptors,
-            env={**os.environ, VARIABLE: str(self._folder)},
+            pass_fds=[*descriptors, in_use],  # the last one is only held: see `server.metrics_folder`
+            env={**os.environ, VARIABLE: str(self._folder.path)},
             start_new_session=True,  # Ctrl-C is for the supervisor
         )
         _log.info("worker started", worker=slot.number, pid=process.pid)
@@ -323,10 +321,3 @@ def _as_told(settings: Settings) -> bytes:
         return f"{told.model_dump_json(exclude_unset=True)}\n".encode()
     except ValueError as exc:  # a name of a file that is no text
         raise SettingsError(f"a setting cannot be told to workers ({exc}); rename what it names") from exc
-
-
-def _new_folder() -> Path:
-    """A folder for the workers' values; in memory where there is a place for it, which nobody tidies up by and by."""
-    memory = Path("/dev/shm")  # noqa: S108 the folder has a name that nobody guesses, and is its owner's alone
-    place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
-    return Path(tempfile.mkdtemp(prefix="faqwire-metrics-", dir=place))
