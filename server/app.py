@@ -260,11 +260,14 @@ class Server:
             ended = await self._journal.close(left()) and ended
         return ended
 
-    async def run(self, announce: Callable[[str], None] = lambda _: None) -> bool:
+    async def run(
+        self, announce: Callable[[str], None] = lambda _: None, asked: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Serve until SIGINT or SIGTERM; reload on SIGHUP.
 
         Args:
             announce: called with the address once the server listens.
+            asked: tells whether a reload was asked for before that; it is made up for.
 
         Returns:
             As `stop`.
@@ -275,6 +278,8 @@ class Server:
             loop.add_signal_handler(number, stopping.set)
         await self.start()
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        if asked():
+            self.reload()
         announce(self.url)
         await stopping.wait()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -27,7 +27,7 @@ from server.errors import SettingsError
 from server.listening import address_of, bind
 from server.metrics_folder import MetricsFolder
 from server.metrics_page import MetricsPage
-from server.process import READY
+from server.process import READY, without_hangups
 from server.restarts import Restarts
 from server.settings import Settings
 from server.telemetry import SHARED_FOLDER, VARIABLE, SupervisorMetrics, WorkerState
@@ -92,7 +92,7 @@ class Supervisor:
         self._told = _as_told(settings)
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> int:
-        """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload.
+        """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload, those that are loading as soon as they serve.
 
         Args:
             announce: called with the address once a worker listens.
@@ -109,6 +109,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._sockets = await asyncio.to_thread(bind, self._settings.host, self._settings.port)
         self._folder = await asyncio.to_thread(MetricsFolder.make)
         try:
@@ -136,7 +137,6 @@ class Supervisor:
         await asyncio.wait({stopping, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if self._started.is_set():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
             metrics = None if self._page is None else self._page.url
             url = address_of(self._sockets, self._settings)
             _log.info("supervising", workers=len(self._slots), url=url, metrics=metrics)
@@ -183,7 +183,7 @@ class Supervisor:
         """Have all workers reload; those that were given up get another chance."""
         for slot in self._slots:
             slot.forgiven.set()
-            if slot.process is not None and slot.ready:
+            if slot.process is not None:  # one that is loading reloads when it has
                 with suppress(ProcessLookupError):
                     slot.process.send_signal(signal.SIGHUP)
 
@@ -251,18 +251,19 @@ class Supervisor:
         descriptors = [bound.fileno() for bound in self._sockets]
         # Whoever tidies up temporary files may have taken it; a worker without it would not start.
         in_use = await asyncio.to_thread(self._folder.hold)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder named `server` where the operator stands is not this package
-            "-m",
-            "server.worker",
-            *map(str, [slot.number, *descriptors]),
-            stdin=PIPE,
-            stdout=PIPE,
-            pass_fds=[*descriptors, in_use],  # the last one is only held: see `server.metrics_folder`
-            env={**os.environ, VARIABLE: str(self._folder.path)},
-            start_new_session=True,  # Ctrl-C is for the supervisor
-        )
+        with without_hangups():
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a folder named `server` where the operator stands is not this package
+                "-m",
+                "server.worker",
+                *map(str, [slot.number, *descriptors]),
+                stdin=PIPE,
+                stdout=PIPE,
+                pass_fds=[*descriptors, in_use],  # the last one is only held: see `server.metrics_folder`
+                env={**os.environ, VARIABLE: str(self._folder.path)},
+                start_new_session=True,  # Ctrl-C is for the supervisor
+            )
         _log.info("worker started", worker=slot.number, pid=process.pid)
         if process.stdin is not None:
             # Not in its arguments or its environment, which others may see: there may be a password in it.
