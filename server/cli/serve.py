@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +63,10 @@ async def _supervise(settings: "Settings") -> int:
 
 
 def _announce(url: str) -> None:
-    with suppress(OSError):  # nobody reads it; the log has the address too
+    try:
         _print(url)
+    except OSError:  # nobody reads it, and the log has the address too; Python would complain when it flushes at exit
+        sys.stdout = None
 
 
 def _print(url: str) -> None:
