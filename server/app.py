@@ -24,7 +24,7 @@ from server.reloading import Reloader
 from server.serving import Serving, local_date
 from server.settings import Settings
 from server.telemetry import Metrics
-from server.tls import Certificate, keep_renewed
+from server.tls import keep_renewed, read_certificate
 from server.tokens import read_tokens
 from server.watching import Watch
 
@@ -128,7 +128,7 @@ class Server:
         settings = self._settings
         if self._authenticate is None:
             self._authenticate = await asyncio.to_thread(read_tokens, settings)
-        certificate = await asyncio.to_thread(_certificate_of, settings)
+        certificate = await asyncio.to_thread(read_certificate, settings)
         room = room_for_clients(settings)
         asyncio.get_running_loop().set_exception_handler(self._chores.on_loop_error)
         if settings.metrics_port is not None:  # before the other port: what fails shall fail before anybody connects
@@ -167,7 +167,7 @@ class Server:
         if certificate is not None:
             self._chores.do(keep_renewed(certificate))
         _log.info("listening", url=self.url, **self._engine.facts, metrics=self.metrics_url)
-        self._show_what_runs()
+        self._running.show()
 
     async def _open_journal(self) -> None:
         """Open the journal that the settings name, if there is nothing else to record with."""
@@ -176,19 +176,6 @@ class Server:
         from server.journal import Journal  # a fifth of a second that a server without one need not wait
 
         self._recorder = self._journal = await Journal.open(self._settings, self._metrics.journal)
-
-    def _show_what_runs(self) -> None:
-        encoder, cross_encoder = self._engine.encoder, self._engine.cross_encoder
-        self._metrics.index_in_use.switch(self._engine.index.manifest.version)
-        for model in (encoder, cross_encoder):
-            if model is not None:
-                self._metrics.models[model.kind].in_use.switch(model.device.provider, model.variant)
-        if (unconfirmed := self._engine.unconfirmed) is not None:
-            _log.warning("nothing is confirmed", reason=unconfirmed)
-        self._metrics.degradations["unconfirmed"].set(unconfirmed is not None)
-        if encoder.device.degraded:
-            _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
-            self._metrics.degradations["gpu_unused"].set(1)
 
     def reload(self) -> None:
         """Load the index anew, and the models where they have changed, beside all that is served.
@@ -208,7 +195,7 @@ class Server:
         self._retired.append(last)
         self._chores.do(self._retire(last, self.reception.in_flight))
         _log.info("reloaded", **engine.facts)
-        self._show_what_runs()
+        self._running.show()
 
     async def _retire(self, serving: Serving, in_flight: Collection["asyncio.Task[None]"]) -> None:
         if in_flight:
@@ -311,9 +298,3 @@ class Server:
             or (self._journal and self._journal.degraded)
             or (self._reloader and self._reloader.problem),
         }
-
-
-def _certificate_of(settings: Settings) -> Certificate | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return Certificate(settings.tls_certificate, settings.tls_key)
