@@ -66,6 +66,13 @@ class Engine:
             "entries": self.index.manifest.entries,
         }
 
+    @property
+    def unconfirmed(self) -> str | None:
+        """Why nothing is confirmed, where something was meant to be."""
+        if self.cross_encoder is None and self.index.confirmer is not None:
+            return "the index was built with a cross-encoder, and none is set"
+        return None
+
     def retrieve(self, batch: Sequence[Tokens], lane: int) -> list[Searched]:
         """Encode one batch on the lane's own session, and search for it; for the micro-batcher.
 

@@ -3,6 +3,13 @@
 import resource
 from contextlib import suppress
 
+import structlog
+
+from server.errors import ListenError
+from server.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
 # Files that are open beside the connections: the model, the index, the log, and the event loop's own.
 SPARE = 128
 
@@ -25,3 +32,17 @@ def allow_open_files(connections: int, handshakes: int = 0) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
     return connections if soft == resource.RLIM_INFINITY else min(connections, soft - SPARE)
+
+
+def room_for_clients(settings: Settings) -> int:
+    """How many connections a server has room for; fewer than it is set to take are logged.
+
+    Raises:
+        ListenError: there is no room for any.
+    """
+    room = allow_open_files(settings.max_connections, settings.max_handshakes)
+    if room < 1:
+        raise ListenError("the system allows too few open files to take any connection; raise `ulimit -n`")
+    if room < settings.max_connections:
+        _log.warning("the system allows fewer open files", max_connections=settings.max_connections, room=room)
+    return room

@@ -1,5 +1,6 @@
 """Structured logs on standard error: JSON for machines, or lines for people."""
 
+import atexit
 import logging
 import sys
 from contextlib import suppress
@@ -25,6 +26,14 @@ class _Stderr:
             sys.stderr.flush()
 
 
+def _let_go() -> None:
+    """Have lines that could not be written lost for good: Python would try once more, and end with a status of 120."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.stderr = None
+
+
 def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Escape what is no character to read: ids come from clients, and must not tell a terminal what to do."""
     for name, value in event.items():
@@ -35,6 +44,8 @@ def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structl
 
 def configure_logs(level: str, style: Literal["auto", "console", "json"]) -> None:
     """Set up logging for the whole process."""
+    atexit.unregister(_let_go)
+    atexit.register(_let_go)
     terminal = sys.stderr is not None and sys.stderr.isatty()
     console = style == "console" or (style == "auto" and terminal)
     renderer: structlog.typing.Processor = (

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TypeVar
 
+import structlog
+
 from export.runtime.encoder import Encoder, Measured
 from export.runtime.tokens import Tokens
 from server.batching import MicroBatcher
@@ -16,6 +18,8 @@ from server.lanes import PATIENCE, Lanes
 from server.pipeline import Pipeline
 from server.settings import Settings
 from server.telemetry import Metrics
+
+_log = structlog.get_logger(__name__)
 
 R = TypeVar("R")
 
@@ -45,6 +49,8 @@ class Serving:
         today: Callable[[], date] = local_date,
         before: "Serving | None" = None,
     ) -> None:
+        self._engine = engine
+        self._metrics = metrics
         clock = asyncio.get_running_loop().time
         self.costs: dict[int, CostModel] = {}  # by the encoder's identity
         self.lanes = Lanes(engine.encoder.sessions, clock=clock)
@@ -85,6 +91,20 @@ class Serving:
             clock=clock,
         )
         self.lanes.start()
+
+    def show(self) -> None:
+        """Have the metrics say what runs, and the log what works worse than it was asked to."""
+        encoder, metrics = self._engine.encoder, self._metrics
+        metrics.index_in_use.switch(self._engine.index.manifest.version)
+        for model in (encoder, self._engine.cross_encoder):
+            if model is not None:
+                metrics.models[model.kind].in_use.switch(model.device.provider, model.variant)
+        if (unconfirmed := self._engine.unconfirmed) is not None:
+            _log.warning("nothing is confirmed", reason=unconfirmed)
+        metrics.degradations["unconfirmed"].set(unconfirmed is not None)
+        if encoder.device.degraded:
+            _log.warning("running on the CPU although there is a GPU", reason=encoder.device.degraded)
+            metrics.degradations["gpu_unused"].set(1)
 
     async def close(self, patience: float = PATIENCE) -> bool:
         """Refuse what waits, let what runs end, and stop.

@@ -192,6 +192,10 @@ class Settings(BaseSettings):
     workers: Annotated[
         int, Field(description="processes that serve the port together; 1 is without a supervisor", ge=1, le=256)
     ] = 1
+    start_seconds: Annotated[
+        float,
+        Field(description="how long one of several workers may take to begin to serve, in seconds", ge=1, le=86_400),
+    ] = 600.0
     metrics_host: Annotated[str, Field(description="address to serve metrics on", min_length=1)] = "127.0.0.1"
     metrics_port: Annotated[
         int | None,

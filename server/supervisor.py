@@ -3,24 +3,21 @@
 The supervisor binds the port, and every worker inherits it: whoever is free takes the next connection, and the port
 stays open while one of them is replaced. The first worker starts alone, so that what cannot be loaded is said once and
 ends the start. A worker that dies is started again, at first at once and then after growing delays; one that does not
-say for long that it works is killed. Which of them is given up is logged as critical; with the last one the supervisor
-ends, with exit status 1.
+begin to serve in time, or does not say for long that it works, is killed. Which of them is given up is logged as
+critical; with the last one the supervisor ends, with exit status 1.
 
 Workers stop when their standard input ends, and so also when the supervisor is killed.
 """
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,8 +25,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from server.errors import SettingsError
 from server.listening import address_of, bind
+from server.metrics_folder import MetricsFolder
 from server.metrics_page import MetricsPage
-from server.process import READY
+from server.process import READY, without_hangups
 from server.restarts import Restarts
 from server.settings import Settings
 from server.telemetry import SHARED_FOLDER, VARIABLE, SupervisorMetrics, WorkerState
@@ -80,7 +78,7 @@ class Supervisor:
     """
 
     # Where the workers keep their values, and what shows them; from `run` on.
-    _folder: Path
+    _folder: MetricsFolder
     _metrics: SupervisorMetrics
 
     def __init__(self, settings: Settings) -> None:
@@ -94,7 +92,7 @@ class Supervisor:
         self._told = _as_told(settings)
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> int:
-        """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload.
+        """Serve until SIGINT or SIGTERM; SIGHUP makes all workers reload, those that are loading as soon as they serve.
 
         Args:
             announce: called with the address once a worker listens.
@@ -111,10 +109,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._sockets = await asyncio.to_thread(bind, self._settings.host, self._settings.port)
-        self._folder = await asyncio.to_thread(_new_folder)
+        self._folder = await asyncio.to_thread(MetricsFolder.make)
         try:
-            self._metrics = await asyncio.to_thread(SupervisorMetrics, self._folder)
+            self._metrics = await asyncio.to_thread(SupervisorMetrics, self._folder.path)
             await self._serve_metrics()
             return await self._serve(announce)
         finally:
@@ -122,7 +121,7 @@ class Supervisor:
                 await self._page.stop()
             for bound in self._sockets:
                 bound.close()
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(self._folder.remove)
 
     async def _serve_metrics(self) -> None:
         if self._settings.metrics_port is None:
@@ -138,7 +137,6 @@ class Supervisor:
         await asyncio.wait({stopping, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if self._started.is_set():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
             metrics = None if self._page is None else self._page.url
             url = address_of(self._sockets, self._settings)
             _log.info("supervising", workers=len(self._slots), url=url, metrics=metrics)
@@ -185,7 +183,7 @@ class Supervisor:
         """Have all workers reload; those that were given up get another chance."""
         for slot in self._slots:
             slot.forgiven.set()
-            if slot.process is not None and slot.ready:
+            if slot.process is not None:  # one that is loading reloads when it has
                 with suppress(ProcessLookupError):
                     slot.process.send_signal(signal.SIGHUP)
 
@@ -237,7 +235,7 @@ class Supervisor:
         lived = 0.0 if began is None else asyncio.get_running_loop().time() - began
         slot.process = None
         with suppress(OSError):  # somebody has tidied up
-            await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder))
+            await asyncio.to_thread(mark_process_dead, process.pid, str(self._folder.path))
         if self._stopping.is_set():
             fine = {0} if began is not None else {0, -signal.SIGTERM}  # see `_tell_to_stop`
             self._failed = self._failed or status not in fine
@@ -252,19 +250,20 @@ class Supervisor:
     async def _spawn(self, slot: Slot) -> Process:
         descriptors = [bound.fileno() for bound in self._sockets]
         # Whoever tidies up temporary files may have taken it; a worker without it would not start.
-        await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder named `server` where the operator stands is not this package
-            "-m",
-            "server.worker",
-            *map(str, [slot.number, *descriptors]),
-            stdin=PIPE,
-            stdout=PIPE,
-            pass_fds=descriptors,
-            env={**os.environ, VARIABLE: str(self._folder)},
-            start_new_session=True,  # Ctrl-C is for the supervisor
-        )
+        in_use = await asyncio.to_thread(self._folder.hold)
+        with without_hangups():
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a folder named `server` where the operator stands is not this package
+                "-m",
+                "server.worker",
+                *map(str, [slot.number, *descriptors]),
+                stdin=PIPE,
+                stdout=PIPE,
+                pass_fds=[*descriptors, in_use],  # the last one is only held: see `server.metrics_folder`
+                env={**os.environ, VARIABLE: str(self._folder.path)},
+                start_new_session=True,  # Ctrl-C is for the supervisor
+            )
         _log.info("worker started", worker=slot.number, pid=process.pid)
         if process.stdin is not None:
             # Not in its arguments or its environment, which others may see: there may be a password in it.
@@ -281,13 +280,17 @@ class Supervisor:
         """
         clock, began = asyncio.get_running_loop().time, None
         while process.stdout is not None:
+            # Before it serves it says nothing, so that this is all the time that its start may take.
+            most = self._settings.start_seconds if began is None else SILENT_SECONDS
             try:
-                async with asyncio.timeout(None if began is None or self._stopping.is_set() else SILENT_SECONDS):
+                async with asyncio.timeout(None if self._stopping.is_set() else most):
                     line = await process.stdout.readline()
             except TimeoutError:
                 if not self._stopping.is_set():
-                    _log.critical("worker hangs, and is killed", worker=slot.number, seconds=SILENT_SECONDS)
-                    process.kill()
+                    hangs = "worker does not begin to serve" if began is None else "worker hangs"
+                    _log.critical(f"{hangs}, and is killed", worker=slot.number, seconds=most)
+                    with suppress(ProcessLookupError):
+                        process.kill()
                 continue
             if not line:
                 break
@@ -319,10 +322,3 @@ def _as_told(settings: Settings) -> bytes:
         return f"{told.model_dump_json(exclude_unset=True)}\n".encode()
     except ValueError as exc:  # a name of a file that is no text
         raise SettingsError(f"a setting cannot be told to workers ({exc}); rename what it names") from exc
-
-
-def _new_folder() -> Path:
-    """A folder for the workers' values; in memory where there is a place for it, which nobody tidies up by and by."""
-    memory = Path("/dev/shm")  # noqa: S108 the folder has a name that nobody guesses, and is its owner's alone
-    place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
-    return Path(tempfile.mkdtemp(prefix="faqwire-metrics-", dir=place))

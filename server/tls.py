@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from server.errors import SettingsError
+from server.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +81,17 @@ class Certificate:
                 "they are a certificate and its own key, in PEM, the key not encrypted"
             ) from exc
         return context
+
+
+def read_certificate(settings: Settings) -> Certificate | None:
+    """The certificate that the settings name; None where TLS is not served.
+
+    Raises:
+        SettingsError: as `Certificate`.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
 
 
 async def keep_renewed(certificate: Certificate) -> None:

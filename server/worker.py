@@ -21,7 +21,7 @@ from export.errors import FaqwireError
 from server.app import Server
 from server.engine import load_engine
 from server.logs import configure_logs
-from server.process import ALIVE, READY, settle
+from server.process import ALIVE, READY, Hangups, settle
 from server.settings import Settings
 
 # How often a worker says that it works.
@@ -31,7 +31,7 @@ BEAT_SECONDS = 2.0
 def main() -> None:
     """Serve until the supervisor wants no more, or SIGTERM; exit status 1 where that cannot be done."""
     number, *inherited = (int(argument) for argument in sys.argv[1:])
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
+    hangups = Hangups()
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=number)
@@ -40,7 +40,7 @@ def main() -> None:
         engine = load_engine(settings)
         settle()
         sockets = [socket.socket(fileno=descriptor) for descriptor in inherited]
-        ended = asyncio.run(_serve(Server(engine, settings, sockets=sockets)))
+        ended = asyncio.run(_serve(Server(engine, settings, sockets=sockets), hangups))
     except (FaqwireError, OSError) as exc:
         with suppress(OSError):
             click.echo(f"faqwire: {exc}", err=True)
@@ -49,7 +49,7 @@ def main() -> None:
         os._exit(1)  # a model run that hangs cannot be stopped, and Python would wait for its thread
 
 
-async def _serve(server: Server) -> bool:
+async def _serve(server: Server, hangups: Hangups) -> bool:
     """Serve; returns what `Server.stop` does."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[bool] = loop.create_future()
@@ -68,6 +68,8 @@ async def _serve(server: Server) -> bool:
     # The others go on, and shall have all who connect from now on.
     loop.add_signal_handler(signal.SIGTERM, lambda: stop(shared=True))
     loop.add_signal_handler(signal.SIGHUP, server.reload)
+    if hangups.came:
+        server.reload()
     _say(READY)
     beat = asyncio.create_task(_beat(server))
     try:

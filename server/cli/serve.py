@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +34,9 @@ def command(config: Path | None, **flags: object) -> None:
 
     Every other setting can be given in the environment (FAQWIRE_...) or in the settings file.
     """
-    # Until there is something to reload. By default it would end the process, and cleanly in the eyes of systemd.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from server.process import Hangups
+
+    hangups = Hangups()  # first of all: what follows takes its time
     from server.logs import configure_logs
     from server.settings import read_settings
 
@@ -53,7 +52,7 @@ def command(config: Path | None, **flags: object) -> None:
 
     engine = load_engine(settings)
     settle()
-    if not asyncio.run(Server(engine, settings).run(announce=_announce)):
+    if not asyncio.run(Server(engine, settings).run(_announce, lambda: hangups.came)):
         os._exit(1)  # a model run that hangs cannot be stopped, and Python would wait for its thread
 
 
@@ -64,8 +63,10 @@ async def _supervise(settings: "Settings") -> int:
 
 
 def _announce(url: str) -> None:
-    with suppress(OSError):  # nobody reads it; the log has the address too
+    try:
         _print(url)
+    except OSError:  # nobody reads it, and the log has the address too; Python would complain when it flushes at exit
+        sys.stdout = None
 
 
 def _print(url: str) -> None:

@@ -55,7 +55,7 @@ class Ends:
     async def closed(self, server: Server, left: int) -> None:
         """Wait until one has ended, and so many are left."""
         await self.lost.wait()
-        await until(lambda: len(server._connections) <= left)
+        await until(lambda: len(server.reception.connections) <= left)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ async def test_ask(server: Server) -> None:
         assert reply.entry is not None
         assert reply.entry.id == "track-order"
         await client.ping()
-    await until(lambda: not server._connections)
+    await until(lambda: not server.reception.connections)
 
 
 async def test_refused_question(server: Server) -> None:

@@ -118,7 +118,7 @@ async def test_abrupt_disconnect(start_held: ServerFactory, device: Device, logs
             raw = client.websocket.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.websocket.transport.abort()
-        await until(lambda: not server._connections)
+        await until(lambda: not server.reception.connections)
         batch.finish()
         async with dial(server) as client:
             await client.flush()
@@ -178,7 +178,7 @@ async def test_question_and_goodbye_in_one_piece(start_held: ServerFactory, devi
         await reader.read()
         writer.close()
         await writer.wait_closed()
-        await until(lambda: len(server._connections) == 1)
+        await until(lambda: len(server.reception.connections) == 1)
         assert server._running.pipeline._encode.waiting == 0
         device.let_go()
         for _ in range(lanes):

@@ -152,7 +152,7 @@ async def test_who_leaves_is_counted_as_such(start_held: ServerFactory, device: 
             for number in range(3):
                 await leaving.ask(f"{number}", f"{UNSEEN} {number}")
             await leaving.flush()
-        await until(lambda: len(server._connections) == 1)
+        await until(lambda: len(server.reception.connections) == 1)
         value = await scraped(server)
         assert value("dropped_total", model="bi-encoder", cause="cancelled") == 3
         assert value("queue_length", model="bi-encoder") == 0

@@ -138,19 +138,18 @@ async def test_going_away_while_greeted(start_held: ServerFactory, monkeypatch: 
 async def test_who_comes_too_late(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client whose handshake was admitted just before is told to go elsewhere, in place of a welcome."""
     async with start_server() as server:
-        refuse = server._door.refuse
+        refuse = server.reception.admission.refuse
 
         def begin_to_stop(client: str) -> Refusal | None:
-            server._draining = True
+            server.reception.close()
             return refuse(client)
 
-        monkeypatch.setattr(server._door, "refuse", begin_to_stop)
+        monkeypatch.setattr(server.reception.admission, "refuse", begin_to_stop)
         with pytest.raises(ConnectionClosedOK) as caught:
             async with dial(server):
                 pass
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1001
-        server._draining = False
 
 
 async def test_client_that_does_not_answer_the_goodbye(

@@ -100,7 +100,7 @@ def named(logs: Events, event: str) -> Events:
 
 async def closed(server: Server) -> None:
     """Wait until the server has forgotten all connections."""
-    await until(lambda: not server._connections)
+    await until(lambda: not server.reception.connections)
 
 
 async def test_a_connection_is_followed_by_its_id(start_server: ServerFactory, logs: Events) -> None:

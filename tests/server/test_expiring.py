@@ -36,7 +36,7 @@ async def for_good(token: str) -> bool:
 
 def look(server: Server, now: float) -> None:
     """What the chore does at a time of day."""
-    for connection in list(server._connections):
+    for connection in list(server.reception.connections):
         connection.dismiss_if_expired(now)
 
 
@@ -77,7 +77,7 @@ async def test_without_an_end(start_server: ServerFactory, authenticate: Any) ->
 async def test_who_has_not_shown_it_yet(start_server: ServerFactory) -> None:
     """A client whose `hello` is still to come has no token that could expire."""
     async with start_server(authenticate=for_an_hour) as server, dial(server) as client:
-        [connection] = server._connections
+        [connection] = server.reception.connections
         assert connection._websocket.expires == math.inf
         look(server, 1e300)
         await client.send(type="hello", token="sesame")

@@ -84,7 +84,7 @@ async def test_too_many_of_an_address(start_server: ServerFactory) -> None:
     async with start_server(max_connections_per_address=2) as server, AsyncExitStack() as stack:
         first = await stack.enter_async_context(silent(server))
         second = await stack.enter_async_context(silent(server))
-        await until(lambda: len(server._handshakes) == 2)
+        await until(lambda: len(server.reception.handshakes) == 2)
         assert await cut_off(await stack.enter_async_context(silent(server)))
         assert sample(server._metrics, "refusals_total", reason="handshakes_per_address") == 1
         first[1].write("\r\n".join(["GET / HTTP/1.1", "Host: localhost", *UPGRADE, "", ""]).encode())
@@ -92,7 +92,7 @@ async def test_too_many_of_an_address(start_server: ServerFactory) -> None:
         async with dial(server) as client:
             await client.flush()
         second[1].transport.abort()
-        await until(lambda: len(server._handshakes) == 0)
+        await until(lambda: len(server.reception.handshakes) == 0)
     assert sample(server._metrics, "refusals_total", reason="handshakes_per_address") == 1
 
 
@@ -102,9 +102,9 @@ async def test_too_many_in_all(start_server: ServerFactory) -> None:
         for _ in range(3):
             await stack.enter_async_context(dial(server))
             assert (await get(server, "/healthz")).status == 200
-            await until(lambda: len(server._handshakes) == 0)
+            await until(lambda: len(server.reception.handshakes) == 0)
         await stack.enter_async_context(silent(server))
-        await until(lambda: len(server._handshakes) == 1)
+        await until(lambda: len(server.reception.handshakes) == 1)
         assert await cut_off(await stack.enter_async_context(silent(server)))
         assert sample(server._metrics, "refusals_total", reason="handshakes") == 1
 
@@ -117,7 +117,7 @@ async def test_a_trusted_proxy(start_server: ServerFactory) -> None:
             await stack.enter_async_context(silent(server))
         async with dial(server) as client:
             await client.flush()
-        await until(lambda: len(server._handshakes) == 5)
+        await until(lambda: len(server.reception.handshakes) == 5)
 
 
 async def test_refused_handshakes_are_over(start_server: ServerFactory) -> None:
@@ -125,10 +125,10 @@ async def test_refused_handshakes_are_over(start_server: ServerFactory) -> None:
     async with start_server(max_handshakes=1, handshake_seconds=0.05) as server:
         for path, *headers in (["/"], ["/nowhere"], ["/", *UPGRADE, "Origin: https://other.example"], ["/healthz"]):
             await get(server, path, *headers)
-            await until(lambda: len(server._handshakes) == 0)
+            await until(lambda: len(server.reception.handshakes) == 0)
         async with silent(server) as wire:
             assert await cut_off(wire)
-        await until(lambda: len(server._handshakes) == 0)
+        await until(lambda: len(server.reception.handshakes) == 0)
         async with dial(server) as client:
             await client.flush()
 
@@ -138,7 +138,7 @@ async def test_stopping_with_handshakes_under_way(start_server: ServerFactory, m
     monkeypatch.setattr("server.app.CLOSE_SECONDS", 0.05)
     async with start_server(max_handshakes=1, handshake_seconds=1.0) as server, AsyncExitStack() as stack:
         await stack.enter_async_context(silent(server))
-        await until(lambda: len(server._handshakes) == 1)
+        await until(lambda: len(server.reception.handshakes) == 1)
         assert await cut_off(await stack.enter_async_context(silent(server)))
         assert len(server._listener._servers[0].handler_tasks) == 1  # type: ignore[union-attr]
         assert await server.stop()

@@ -51,7 +51,7 @@ async def test_hostile_frames(start_server: ServerFactory, logs: Events) -> None
         )
         done.set()
         replies = await asking
-        await until(lambda: len(server._connections) == 1)
+        await until(lambda: len(server.reception.connections) == 1)
     assert not tally.problems
     assert tally.sent.total() == 3 * 700 + 4000
     assert {code for _, code in tally.ends} >= {1002, 1007, 1009}

@@ -219,14 +219,14 @@ async def test_handshakes_at_the_same_time(
 ) -> None:
     """Of several that were admitted when there was room for one, the others are closed with 1013, and counted."""
     async with start_server(max_connections=1, metrics_port=0) as server, dial(server) as client:
-        monkeypatch.setattr(server._door, "refuse", lambda _: None)
+        monkeypatch.setattr(server.reception.admission, "refuse", lambda _: None)
         with pytest.raises(ConnectionClosedError) as caught:
             async with dial(server):
                 pass
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == TRY_AGAIN_LATER
         await client.flush()
-        assert server._door.open == 1
+        assert server.reception.admission.open == 1
         assert (await scraped(server))("refusals_total", reason="connections") == 1
     assert not [event for event in logs if event["log_level"] in {"warning", "error"}]
 

@@ -23,7 +23,7 @@ async def test_what_is_not_idle(start_held: ServerFactory, device: Device) -> No
     """Neither who waits for an answer nor who has just sent a ping is idle."""
     clock = asyncio.get_running_loop().time
     async with start_held() as server, dial(server) as client:
-        [connection] = server._connections
+        [connection] = server.reception.connections
         await client.ask("1", UNSEEN)
         batch = await device.arrived.get()
         connection.dismiss_if_idle(math.inf)

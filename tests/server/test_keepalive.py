@@ -151,11 +151,11 @@ async def test_who_answers_stays(start_server: ServerFactory) -> None:
     """A client that does as websockets do is pinged again and again, and stays."""
     async with start_server() as server, dial(server) as client:
         for number in range(1, 4):
-            server._keepalive.look(now() + number * 2 * PING_SECONDS)
-            [connection] = server._connections
+            server.reception.keepalive.look(now() + number * 2 * PING_SECONDS)
+            [connection] = server.reception.connections
             assert pinged(connection._websocket)
             await client.flush()
-            await until(lambda: not any(pinged(connection._websocket) for connection in server._connections))
+            await until(lambda: not any(pinged(connection._websocket) for connection in server.reception.connections))
         await client.flush()
         assert sample(server._metrics, "closings_total", reason="no_pong") == 0
 
@@ -164,9 +164,9 @@ async def test_who_answers_stays(start_server: ServerFactory) -> None:
 async def test_who_does_not_answer_is_closed(start_server: ServerFactory, answer: str) -> None:
     """No pong by the next ping's time is 1011, once; neither a pong of something else nor a message is one."""
     async with start_server() as server, mute(server) as (reader, writer):
-        server._keepalive.look(now() + PING_SECONDS)
+        server.reception.keepalive.look(now() + PING_SECONDS)
         payload = await ping_of(reader)
-        [connection] = server._connections
+        [connection] = server.reception.connections
         match answer:
             case "another pong":
                 writer.write(Frame(Opcode.PONG, payload + b"x").serialize(mask=True))
@@ -174,21 +174,21 @@ async def test_who_does_not_answer_is_closed(start_server: ServerFactory, answer
                 writer.write(Frame(Opcode.TEXT, b"{}").serialize(mask=True))
         writer.write(Frame(Opcode.PING, b"until here").serialize(mask=True))
         assert await reader.readuntil(b"until here")
-        assert connection in server._connections
-        server._keepalive.look(now() + 2 * PING_SECONDS + 1)
+        assert connection in server.reception.connections
+        server.reception.keepalive.look(now() + 2 * PING_SECONDS + 1)
         assert sample(server._metrics, "closings_total", reason="no_pong") == 1
-        assert len(server._keepalive) == 0
+        assert len(server.reception.keepalive) == 0
         assert await reader.readuntil(GIVEN_UP)
 
 
 async def test_each_ping_is_another(start_server: ServerFactory) -> None:
     """What a ping carries cannot be known without reading it: it differs from client to client and time to time."""
     async with start_server() as server, mute(server) as (one, one_writer), mute(server) as (other, _):
-        server._keepalive.look(now() + PING_SECONDS)
+        server.reception.keepalive.look(now() + PING_SECONDS)
         payloads = [await ping_of(one), await ping_of(other)]
         one_writer.write(Frame(Opcode.PONG, payloads[0]).serialize(mask=True))
-        await until(lambda: sum(pinged(connection._websocket) for connection in server._connections) == 1)
-        server._keepalive.look(now() + 2 * PING_SECONDS + 1)
+        await until(lambda: sum(pinged(connection._websocket) for connection in server.reception.connections) == 1)
+        server.reception.keepalive.look(now() + 2 * PING_SECONDS + 1)
         payloads.append(await ping_of(one))
         assert len(set(payloads)) == 3
 
@@ -196,7 +196,7 @@ async def test_each_ping_is_another(start_server: ServerFactory) -> None:
 async def test_nobody_is_pinged_who_does_not_read(start_server: ServerFactory) -> None:
     """While what was sent waits to be read, the time for that runs, and no ping is added to it."""
     async with start_server() as server, dial(server) as client:
-        [connection] = server._connections
+        [connection] = server.reception.connections
         connection._websocket.pause_writing()
         assert connection._websocket.probe()
         assert not pinged(connection._websocket)
@@ -208,15 +208,15 @@ async def test_nobody_is_pinged_who_does_not_read(start_server: ServerFactory) -
 
 async def test_the_chore_runs(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A running server pings of itself, and closes who does not answer; it is watched no more, nor is who leaves."""
-    monkeypatch.setattr("server.app.PING_SECONDS", 0.01)
+    monkeypatch.setattr("server.reception.PING_SECONDS", 0.01)
     monkeypatch.setattr("server.keepalive.LOOK_SECONDS", 0.001)
     async with start_server() as server, dial(server) as client:
         async with mute(server) as (reader, _):
             assert await reader.readuntil(GIVEN_UP)
-        await until(lambda: len(server._keepalive) == 1)
+        await until(lambda: len(server.reception.keepalive) == 1)
         await client.flush()
         await client.websocket.close()
-        await until(lambda: len(server._keepalive) == 0)
+        await until(lambda: len(server.reception.keepalive) == 0)
 
 
 async def test_what_an_idle_connection_keeps(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ async def test_what_an_idle_connection_keeps(start_server: ServerFactory, monkey
     async with start_server() as server:
         before = asyncio.all_tasks()
         async with mute(server):
-            [connection] = server._connections
+            [connection] = server.reception.connections
             websocket = connection._websocket
             assert asyncio.all_tasks() - before == set(tasks)
             assert vars(websocket) == {}

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -97,6 +99,24 @@ def test_a_log_that_cannot_be_written_costs_nothing(monkeypatch: pytest.MonkeyPa
         with suppress(BrokenPipeError):
             broken.close()
         structlog.get_logger().info("into a closed file")
+
+
+def test_what_cannot_be_written_is_no_failed_end() -> None:
+    """A process whose log has no reader any more ends with the status that it would have had."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import structlog; from server.logs import configure_logs; configure_logs('info', 'json')"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}; structlog.get_logger().info('stopped')"],
+            stderr=writer,
+            check=False,
+            cwd=Path(__file__).parents[2],
+            env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 0
 
 
 def test_console_escapes_what_clients_write(capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,7 @@ async def site(start_server: ServerFactory, start_proxy: Any, tmp_path: Path) ->
 
 def client_of(server: Server) -> str:
     """Whom the server takes its one client for."""
-    (connection,) = server._connections
+    (connection,) = server.reception.connections
     return connection._websocket.client
 
 
@@ -213,8 +213,8 @@ async def test_a_visitor_is_who_the_proxy_says(site: tuple[Server, Proxy]) -> No
         value = f"for={FORGED}" if header == "Forwarded" else FORGED
         async with proxy.dial(**{header: value}) as client:
             await client.flush()
-            assert VISITOR in {connection._websocket.client for connection in server._connections}
-            assert FORGED not in {connection._websocket.client for connection in server._connections}
+            assert VISITOR in {connection._websocket.client for connection in server.reception.connections}
+            assert FORGED not in {connection._websocket.client for connection in server.reception.connections}
 
 
 async def test_without_the_proxy_the_word_is_taken(site: tuple[Server, Proxy]) -> None:

@@ -116,7 +116,7 @@ async def test_a_slow_message_over_a_socket(
         events = {event["id"]: event for event in slow(logs)}
         assert events.keys() == replies.keys()
         mine = events["mine"]
-        [connection] = server._connections
+        [connection] = server.reception.connections
         assert mine["connection"] == connection._id
         assert (mine["decision"], mine["confirmation"]) == (replies["mine"]["decision"], "disabled")
         assert (mine["total_ms"], mine["budget_ms"], mine["waiting"]) == (500, 2000, 1)

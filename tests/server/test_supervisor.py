@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from intents.store import CURRENT
+from intents.index import MANIFEST
+from intents.store import CURRENT, current_folder
 from server.settings import Settings
 from server.supervisor import Slot, Supervisor
 from server.telemetry import WorkerState
@@ -125,6 +126,38 @@ async def test_a_worker_that_hangs(settings: Settings, logs: Events, monkeypatch
         await running.are("running", "running")
         assert running.pid(1) != hanging
     assert critical(logs) == ["worker hangs, and is killed"]
+    assert await running.ended == 0
+
+
+def hang_loading(index: Path) -> None:
+    """Have whoever opens an index wait for ever: its manifest is a pipe that nobody writes."""
+    manifest = current_folder(index) / MANIFEST
+    manifest.unlink()
+    os.mkfifo(manifest)
+
+
+async def test_a_first_worker_that_hangs_while_it_loads(ours: Settings, logs: Events) -> None:
+    """A start that does not come to an end is ended after `start_seconds`, with an exit status that says so."""
+    await asyncio.to_thread(hang_loading, ours.index)
+    running = Running(ours.model_copy(update={"workers": 2, "start_seconds": 1.0}))
+    assert await running.ended == 1
+    assert running.announced.empty()
+    [killed] = [event for event in logs if event["log_level"] == "critical"]
+    assert killed["event"] == "worker does not begin to serve, and is killed"
+    assert (killed["worker"], killed["seconds"]) == (1, 1.0)
+
+
+async def test_a_later_worker_that_hangs_while_it_loads(ours: Settings, hasty: None, logs: Events) -> None:
+    """One that takes another's place and hangs likewise counts as died; the rest serve on."""
+    async with supervising(ours) as running:
+        url = await running.announced.get()
+        await asyncio.to_thread(hang_loading, ours.index)
+        running.supervisor._settings = running.supervisor._settings.model_copy(update={"start_seconds": 1.0})
+        os.kill(running.pid(1), signal.SIGKILL)
+        await running.are("given_up", "running")
+        async with dial(url) as client:
+            assert (await client.reply_to("1", UNSEEN))["type"] == "answer"
+    assert critical(logs) == ["worker does not begin to serve, and is killed", "worker given up"]
     assert await running.ended == 0
 
 

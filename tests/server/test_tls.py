@@ -159,7 +159,7 @@ async def test_handshakes_under_way(start_server: ServerFactory, site: Site, tru
     """They are counted from the end of TLS's own, and cut off as without it."""
     async with start_server(max_handshakes=1, **site.settings) as server, AsyncExitStack() as stack:
         await stack.enter_async_context(silent(server, trusting))
-        await until(lambda: len(server._handshakes) == 1)
+        await until(lambda: len(server.reception.handshakes) == 1)
         assert await cut_off(await stack.enter_async_context(silent(server, trusting)))
         assert sample(server._metrics, "refusals_total", reason="handshakes") == 1
 

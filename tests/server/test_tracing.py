@@ -94,7 +94,7 @@ async def test_spans_are_where_the_time_went(
     ):
         answer = await client.reply_to("q-1", f"{UNSEEN} xylophone")
         await client.flush()
-        [connection] = server._connections
+        [connection] = server.reception.connections
         encoder = server._engine.encoder
     after = time.time_ns()
     body = collector.bodies.get()

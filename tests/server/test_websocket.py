@@ -123,8 +123,8 @@ async def test_a_client_that_reads_late_is_served(start_server: ServerFactory) -
         client.websocket.transport.pause_reading()
         for number in range(300):
             await client.ask(f"{number}", "Where is my order?")
-        [connection] = server._connections
+        [connection] = server.reception.connections
         client.websocket.transport.resume_reading()
         assert [(await client.receive())["id"] for _ in range(300)] == [f"{number}" for number in range(300)]
         await client.flush()
-        assert connection in server._connections
+        assert connection in server.reception.connections

@@ -1,11 +1,15 @@
 """Guards `faqwire serve` as a process: what it prints, what it logs, and how it ends."""
 
 import json
+import os
 import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import jwt
@@ -14,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from tests.server.cli.site import Process, Site, holding
+from tests.server.cli.site import FAQWIRE, Process, Site, holding
 from tests.server.raw import UNSEEN
 
 
@@ -201,18 +205,90 @@ def test_the_log_of_a_real_server(site: Site) -> None:
 
 
 def test_a_reload_before_it_serves(site: Site) -> None:
-    """SIGHUP while it loads is no end; what a process ignores by default would end this one."""
-    with site.start("serve", "--port", "0", "--log-level", "debug") as process:
-        ignored = 1 << (signal.SIGHUP - 1)
+    """SIGHUP while it loads is no end, as it would be by default, and is made up for by one reload."""
+    with site.start("serve", "--port", "0") as process:
+        hangup = 1 << (signal.SIGHUP - 1)
         status = Path(f"/proc/{process.pid}/status")
         if not status.exists():
-            pytest.skip("nothing tells which signals a process ignores")
-        while not _ignored(status) & ignored:
+            pytest.skip("nothing tells which signals a process catches")
+        while not _caught(status) & hangup:
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
-        address(process)
+        assert process.stderr is not None
+        events = []
+        for line in process.stderr:
+            events.append(json.loads(line)["event"])
+            if events[-1] == "nothing has changed":
+                break
+        assert events == ["listening", "reloading", "nothing has changed"]
+        code, _, err = end(process, signal.SIGTERM)
+    assert code == 0
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["draining", "stopped"]
+
+
+def test_nobody_reads_where_it_listens(site: Site) -> None:
+    """The address is in the log too: a server whose standard output leads nowhere serves, and ends as any other."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        [*FAQWIRE, "serve", "--port", "0", "--log-format", "json"],
+        env=site.environment(),
+        cwd=site.folder,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        url = json.loads(process.stderr.readline())["url"]
+        assert json.loads(site.run("ask", "--url", url, "Where is my order?", "--json").stdout)["type"] == "answer"
         assert end(process, signal.SIGTERM)[0] == 0
 
 
-def _ignored(status: Path) -> int:
-    return next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+# Makes a terminal its own, and becomes another command in it.
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+terminal = os.open(sys.argv[1], os.O_RDWR)
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for descriptor in range(3):
+    os.dup2(terminal, descriptor)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_its_terminal_is_closed(site: Site, workers: int) -> None:
+    """That is a SIGHUP like any other: a server in the foreground reloads, and serves on without the terminal."""
+    flags = ("--port", "0", "--workers", str(workers), "--log-format", "json")
+    keyboard, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, os.ttyname(terminal), *FAQWIRE, "serve", *flags],
+        env=site.environment(),
+        cwd=site.folder,
+    ) as process:
+        said = ""
+        while "ask it something" not in said:
+            said += os.read(keyboard, 4096).decode()
+        os.close(terminal)
+        os.close(keyboard)
+        found = re.search(r'"metrics": "(http://[^"]+)"', said)
+        assert found, said
+        while 'faqwire_reloads_total{result="unchanged"} 1.0' not in page_of(found[1]):
+            assert process.poll() is None
+        url = re.search(r"listening on (\S+)", said)
+        assert url, said
+        assert json.loads(site.run("ask", "--url", url[1], "Where is my order?", "--json").stdout)["type"] == "answer"
+        process.terminate()
+        assert process.wait() == 0
+
+
+def page_of(url: str) -> str:
+    """What a page says now."""
+    with urllib.request.urlopen(url) as response:  # noqa: S310 its own
+        page: str = response.read().decode()
+    return page
+
+
+def _caught(status: Path) -> int:
+    return next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line.startswith("SigCgt"))

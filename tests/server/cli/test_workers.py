@@ -265,6 +265,31 @@ def test_the_supervisor_is_killed(site: Site) -> None:
         assert [json.loads(line)["event"] for line in rest.splitlines()].count("stopped") == 2
 
 
+def test_what_a_killed_supervisor_leaves_is_removed(site: Site) -> None:
+    """The next start tidies up, but takes nothing from workers that still serve, nor from another server."""
+    temporary = site.folder / "tmp"
+    with serving(site) as other:
+        [used] = temporary.iterdir()
+        with serving(site) as running:
+            [left] = set(temporary.iterdir()) - {used}
+            settle_on(running, 1, stopped=True)  # so that it outlives the supervisor
+            running.process.kill()
+            running.process.wait()
+            with serving(site) as third:
+                assert left.exists()
+                assert third.end() == 0
+            settle_on(running, 1, stopped=False)
+            running.process.communicate()  # ends when the last worker has
+        with serving(site) as third:
+            assert [event["folder"] for event in third.events if "folder" in event] == [str(left)]
+            assert not left.exists()
+            assert third.end() == 0
+        assert used.exists()
+        assert other.value("workers", state="running") == 2
+        assert other.end() == 0
+    assert not list(temporary.iterdir())
+
+
 def test_what_cannot_be_loaded_is_said_once(site: Site) -> None:
     """A start that fails is one sentence and exit status 1, with as many workers as there may be."""
     done = site.run("serve", "--port", "0", "--workers", "3", "--index", "nowhere")
@@ -327,13 +352,21 @@ def test_a_stop_before_it_serves(site: Site) -> None:
 
 
 def test_a_reload_before_it_serves(site: Site) -> None:
-    """SIGHUP while the first worker loads is no end: whoever changes the index need not know what the server does."""
+    """SIGHUP while a worker loads is no end, and it reloads once it serves: what was changed may be loaded already."""
     with site.start("serve", "--port", "0", "--workers", "2") as process:
         running = Workers(process)
         running.until("worker started")
         process.send_signal(signal.SIGHUP)
-        running.until("supervising")
+        running.until("worker ready", worker=2)
+        if not any(event["event"] == "nothing has changed" for event in running.events):  # the other was not quicker
+            running.until("nothing has changed", worker=1)
+        os.kill(running.pids[2], signal.SIGKILL)
+        running.until("worker started", worker=2)
+        os.kill(running.pids[2], signal.SIGHUP)  # nor does it end one that is told itself, however early
+        running.until("nothing has changed", worker=2)
         assert running.end() == 0
+    reloading = [event["worker"] for event in running.events if event["event"] == "reloading"]
+    assert reloading == [1, 2]
 
 
 def test_a_name_that_is_no_text(site: Site) -> None:
