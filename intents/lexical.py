@@ -87,13 +87,19 @@ class Lexicon:
         places = np.minimum(np.searchsorted(self.terms, asked), len(self.terms) - 1)
         known = self.terms[places] == asked
         weights *= np.where(known, self.idf[places], _idf(len(self.starts) - 1, 0))
-        message = np.zeros(len(self.terms), dtype=np.float32)
-        message[places[known]] = weights[known] / np.linalg.norm(weights)
+        order = np.argsort(places[known])
+        # The message's own terms and weights, and one more that is nobody's: what is not found stands there.
+        own = np.append(places[known][order], len(self.terms)).astype(np.int32)
+        weight = np.append(weights[known][order] / np.linalg.norm(weights), 0).astype(np.float32)
         begin = self.starts[positions]
         lengths = self.starts[positions + 1] - begin
-        rows = np.repeat(np.arange(len(positions)), lengths)
-        cells = np.arange(len(rows)) + np.repeat(begin - np.cumsum(lengths) + lengths, lengths)
-        products = message[self.columns[cells]] * self.weights[cells]
+        cells = np.arange(lengths.sum()) + np.repeat(begin - np.cumsum(lengths) + lengths, lengths)
+        columns = self.columns[cells]
+        # Among some dozens: a row of all terms would cost more, the larger the FAQ.
+        found = np.searchsorted(own, columns)
+        shared = own[found] == columns
+        rows = np.repeat(np.arange(len(positions)), lengths)[shared]
+        products = weight[found[shared]] * self.weights[cells[shared]]
         return np.bincount(rows, products, minlength=len(positions)).astype(np.float32)
 
 
