@@ -49,8 +49,11 @@ class Site:
     def issue(self, kind: trustme.KeyType = trustme.KeyType.ECDSA) -> trustme.LeafCert:
         """Write new ones."""
         issued = AUTHORITY.issue_cert("127.0.0.1", "localhost", key_type=kind)
-        self.certificate.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-        self.key.write_bytes(issued.private_key_pem.bytes())
+        chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
+        for file, content in ((self.certificate, chain), (self.key, issued.private_key_pem.bytes())):
+            draft = file.with_suffix(".new")
+            draft.write_bytes(content)
+            draft.replace(file)  # another file, also where neither size nor time tells them apart
         return issued
 
 
