@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from intents.store import use_version
 from server.client import Client
 from server.errors import ClientError
 from server.messages import Accepted, Answer
@@ -249,8 +250,7 @@ async def test_reloads_and_a_drain_under_load(site: Site) -> None:
             visitors = [Visitor(client, number) for number, client in enumerate(clients)]
             async with busy(visitors, Visitor.ask):
                 for turn in range(10):
-                    used = await asyncio.to_thread(site.run, "index", "use", versions[turn % 2])
-                    assert used.returncode == 0, used.stderr
+                    await asyncio.to_thread(use_version, site.index, versions[turn % 2])
                     for _ in range(2):
                         await asyncio.to_thread(running.until, "reloaded", index=versions[turn % 2])
                 await all_of(visitors, 1)
