@@ -59,7 +59,7 @@ class Running:
             feed(data)  # whoever reads goes on before whoever waits for `said`
             said.set()
 
-        process.stdout.feed_data = feeds  # type: ignore[method-assign]
+        process.stdout.feed_data = feeds  # type: ignore[assignment,method-assign]
         await said.wait()
 
     async def are(self, *states: WorkerState) -> None:
