@@ -273,6 +273,7 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.timeout(250)  # it has much to do
 @pytest.mark.parametrize("count", [1, 2, 4])
 async def test_storm(restless: None, count: int) -> None:
     """Thousands of requests of all sorts for two batchers, some of them cancelled: all end, each with its own results.
