@@ -94,7 +94,7 @@ def settings(bundle: Bundle, shop_root: Path) -> Settings:
         messages_per_second=1_000_000,
         message_burst=1_000_000,
         # What is slow is the test machine; a warning about it would be taken for the server's.
-        slow_ms=None,
+        slow_ms="off",
     )
 
 
