@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as settings_of_properties
 
 from export.bundle import Bundle
@@ -28,8 +29,8 @@ from server.engine import Engine, load_engine
 from server.recorder import Recorder
 from server.settings import Settings, read_settings
 
-# Properties hold however long a machine takes to show them.
-settings_of_properties.register_profile("faqwire", deadline=None)
+# Properties hold however long a machine takes to think of examples, and to show them.
+settings_of_properties.register_profile("faqwire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings_of_properties.load_profile("faqwire")
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,8 @@ def settings(bundle: Bundle, shop_root: Path) -> Settings:
         connection_burst=100_000,
         messages_per_second=1_000_000,
         message_burst=1_000_000,
+        # What is slow is the test machine; a warning about it would be taken for the server's.
+        slow_ms="off",
     )
 
 

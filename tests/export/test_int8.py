@@ -19,7 +19,9 @@ def int8(bundle: Bundle) -> BiEncoder:
     return BiEncoder(bundle, "int8", Device(CPU))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=16), st.data())
 def test_neighbours_do_not_change_a_vector(int8: BiEncoder, texts: list[str], data: st.DataObject) -> None:
     """A message's vector is the same alone and in any batch of up to 16, in any order."""

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from export.bundle import Bundle
 from export.convert import export_model
@@ -19,10 +18,6 @@ from intents.entries import Faq
 from intents.index import FaqIndex, open_index
 from intents.store import current_folder
 from tests.intents.small import SMALL, Builder, Opener
-
-# How long an example takes depends on the machine, and says nothing about the code.
-settings.register_profile("intents", deadline=None)
-settings.load_profile("intents")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from export.runtime.session import Device as Hardware
 from server.engine import Engine
 from tests.intents.small import confirming
 from tests.server.conftest import Events, ServerFactory
-from tests.server.fakes import Device, HeldEngine
+from tests.server.fakes import Clock, Device, HeldEngine
 from tests.server.raw import UNSEEN, dial, get
 from tests.server.test_counting import scraped
 
@@ -60,7 +60,7 @@ async def test_the_cascade_over_a_socket(start_server: ServerFactory, confirmed:
 
 
 async def test_the_reply_is_there_while_the_cross_encoder_hangs(
-    start_server: ServerFactory, confirmed: HeldEngine, device: Device
+    start_server: ServerFactory, confirmed: HeldEngine, device: Device, clock: Clock
 ) -> None:
     """Whatever the cross-encoder does, the bi-encoder's decision is sent within the budget."""
     async with (
@@ -69,6 +69,7 @@ async def test_the_reply_is_there_while_the_cross_encoder_hangs(
     ):
         await client.ask("1", UNSEEN)
         batch = await device.arrived.get()
+        clock.now += 1
         answer = await client.receive()
         assert not batch.ended
         assert (answer["type"], answer["confirmation"]) == ("answer", "timed_out")

@@ -33,7 +33,7 @@ from tests.server.raw import UNSEEN
 LONG = " ".join(["i ordered a blue jacket some weeks ago and nothing has come so far"] * 4)
 FAR = 1e9
 # Where something waits and nobody comes, that is known soon.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.timeout(60, func_only=True), pytest.mark.usefixtures("clock")]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from export.runtime.encoder import Measured
 from server.app import Server
 from tests.server.conftest import ServerFactory
-from tests.server.fakes import Device, HeldEngine, until
+from tests.server.fakes import Clock, Device, HeldEngine, until
 from tests.server.raw import UNSEEN, UPGRADE, Raw, dial, get
 
 
@@ -127,12 +127,14 @@ async def test_what_takes_too_long_is_refused_at_once(start_server: ServerFactor
         assert value("deadline_misses_total") == 0
 
 
-async def test_budgets_are_each_message_s_own(start_held: ServerFactory, device: Device) -> None:
+async def test_budgets_are_each_message_s_own(start_held: ServerFactory, device: Device, clock: Clock) -> None:
     """A message ends by its own budget; the same question with more time is answered by the same run of the model."""
     async with start_held(metrics_port=0, budget_ms=9000) as server, dial(server) as client:
         await client.ask("patient", UNSEEN)
         batch = await device.arrived.get()
         await client.ask("hasty", UNSEEN, budget_ms=5)
+        await client.flush()
+        clock.now += 0.005
         error = await client.receive()
         assert (error["id"], error["code"]) == ("hasty", "deadline_exceeded")
         value = await scraped(server)

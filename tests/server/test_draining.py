@@ -10,10 +10,10 @@ from websockets.exceptions import ConnectionClosedOK
 
 from server.admission import Refusal
 from server.connection import Connection
-from server.draining import spread
+from server.draining import GRACE_SECONDS, spread
 from server.messages import Welcome
 from tests.server.conftest import Events, ServerFactory
-from tests.server.fakes import Device
+from tests.server.fakes import Clock, Device
 from tests.server.raw import UNSEEN, Raw, dial, get
 
 
@@ -31,7 +31,7 @@ async def is_closed(client: Raw, reason: str = "the server is stopping") -> None
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1001, reason)
 
 
-async def test_clients_are_answered_until_they_go(start_held: ServerFactory, device: Device) -> None:
+async def test_clients_are_answered_until_they_go(start_held: ServerFactory, device: Device, clock: Clock) -> None:
     """Questions that were accepted, and those that come before the client has to go, are answered as ever."""
     async with start_held() as server, dial(server) as client, dial(server) as idle:
         url = server.url
@@ -48,6 +48,7 @@ async def test_clients_are_answered_until_they_go(start_held: ServerFactory, dev
         for batch in (first, second):
             batch.finish()
         assert {(await client.receive())["id"] for _ in range(2)} == {"before", "after"}
+        clock.now += GRACE_SECONDS + 1
         for one in (client, idle):
             await is_closed(one)
         assert await stopping
@@ -165,7 +166,7 @@ async def test_client_that_does_not_answer_the_goodbye(
     assert told == ["clients that do not answer the goodbye are cut off"]
 
 
-async def test_a_shared_port(start_server: ServerFactory) -> None:
+async def test_a_shared_port(start_server: ServerFactory, clock: Clock) -> None:
     """Where other processes have the port as well, a stopping one leaves it to them at once."""
     async with start_server() as server, dial(server) as client:
         url = server.url
@@ -175,5 +176,6 @@ async def test_a_shared_port(start_server: ServerFactory) -> None:
             async with dial(url):
                 pass
         await client.flush()
+        clock.now += GRACE_SECONDS + 1
         await is_closed(client)
         assert await stopping

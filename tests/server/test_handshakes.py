@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ from server.address import Proxies, parse_networks
 from server.app import Server
 from server.handshakes import HandshakeCause, Handshakes
 from tests.server.conftest import ServerFactory
-from tests.server.fakes import sample, until
+from tests.server.fakes import Clock, sample, until
 from tests.server.raw import UPGRADE, dial, get
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -121,24 +120,37 @@ async def test_a_trusted_proxy(start_server: ServerFactory) -> None:
 
 
 async def test_refused_handshakes_are_over(start_server: ServerFactory) -> None:
-    """Whatever a request ends in, and where it is cut off for taking too long, it is no longer under way."""
-    async with start_server(max_handshakes=1, handshake_seconds=0.05) as server:
+    """Whatever a request ends in, it is no longer under way."""
+    async with start_server(max_handshakes=1) as server:
         for path, *headers in (["/"], ["/nowhere"], ["/", *UPGRADE, "Origin: https://other.example"], ["/healthz"]):
             await get(server, path, *headers)
             await until(lambda: len(server.reception.handshakes) == 0)
-        async with silent(server) as wire:
-            assert await cut_off(wire)
-        await until(lambda: len(server.reception.handshakes) == 0)
         async with dial(server) as client:
             await client.flush()
 
 
-async def test_stopping_with_handshakes_under_way(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshakes_that_take_too_long_are_over(start_server: ServerFactory) -> None:
+    """So it is where one is cut off for taking too long: it makes room, and was not refused."""
+    async with start_server(max_handshakes=1, handshake_seconds=0.05) as server:
+        for _ in range(2):
+            async with silent(server) as wire:
+                assert await cut_off(wire)
+            await until(lambda: len(server.reception.handshakes) == 0)
+        assert sample(server._metrics, "refusals_total", reason="handshakes") == 0
+
+
+async def test_stopping_with_handshakes_under_way(start_server: ServerFactory, clock: Clock) -> None:
     """A server stops all the same, and those that it had turned away leave nothing that would be waited for."""
-    monkeypatch.setattr("server.app.CLOSE_SECONDS", 0.05)
-    async with start_server(max_handshakes=1, handshake_seconds=1.0) as server, AsyncExitStack() as stack:
+    async with start_server(max_handshakes=1) as server, AsyncExitStack() as stack:
         await stack.enter_async_context(silent(server))
         await until(lambda: len(server.reception.handshakes) == 1)
         assert await cut_off(await stack.enter_async_context(silent(server)))
         assert len(server._listener._servers[0].handler_tasks) == 1  # type: ignore[union-attr]
-        assert await server.stop()
+        stopping = asyncio.create_task(server.stop())
+
+        def stopped() -> bool:
+            clock.now += 0.01
+            return stopping.done()
+
+        await until(stopped)
+        assert await stopping

@@ -65,7 +65,8 @@ async def test_hostile_frames_at_a_pace(
     """With limits of pace, as servers have them, whoever goes on is closed as too fast, and others are answered."""
     monkeypatch.setattr("server.websocket.GOODBYE_SECONDS", 0.05)
     tally = Tally()
-    async with start_server(messages_per_second=50, message_burst=20) as server, dial(server) as other:
+    # So slow that an attacker is too fast on any machine.
+    async with start_server(messages_per_second=1, message_burst=20) as server, dial(server) as other:
         asking = asyncio.create_task(other.reply_to("1", "has my order been sent off yet"))
         attacker = Attacker(server.url, Judge(SCHEMA, tally), tally, limited=True)
         await attacker.run(hostile(4).attacks(1500, wrong_frames=0.001))

@@ -17,7 +17,7 @@ from server.close_codes import INTERNAL
 from server.connection import Connection
 from server.keepalive import AT_A_TIME, PING_SECONDS, Keepalive
 from tests.server.conftest import ServerFactory
-from tests.server.fakes import sample, until
+from tests.server.fakes import Clock, sample, until
 from tests.server.raw import UPGRADE, dial
 
 if TYPE_CHECKING:
@@ -206,12 +206,14 @@ async def test_nobody_is_pinged_who_does_not_read(start_server: ServerFactory) -
         await client.flush()
 
 
-async def test_the_chore_runs(start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_chore_runs(start_server: ServerFactory, clock: Clock) -> None:
     """A running server pings of itself, and closes who does not answer; it is watched no more, nor is who leaves."""
-    monkeypatch.setattr("server.reception.PING_SECONDS", 0.01)
-    monkeypatch.setattr("server.keepalive.LOOK_SECONDS", 0.001)
     async with start_server() as server, dial(server) as client:
         async with mute(server) as (reader, _):
+            clock.now += PING_SECONDS
+            await ping_of(reader)
+            await until(lambda: sum(pinged(connection._websocket) for connection in server.reception.connections) == 1)
+            clock.now += 2 * PING_SECONDS
             assert await reader.readuntil(GIVEN_UP)
         await until(lambda: len(server.reception.keepalive) == 1)
         await client.flush()

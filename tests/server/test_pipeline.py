@@ -23,7 +23,7 @@ OTHER = "can u send me the bill again for my company"
 THIRD = "is the blue one in stock"
 FAR = 1e9
 # Where something waits and nobody comes, that is known soon.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.timeout(60, func_only=True), pytest.mark.usefixtures("clock")]
 
 
 @pytest.fixture

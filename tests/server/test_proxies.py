@@ -112,7 +112,12 @@ async def nginx(server: Server, folder: Path) -> AsyncIterator[Proxy]:
             stderr=asyncio.subprocess.PIPE,
         )
     try:
-        yield Proxy(port, trusting(authority))
+        context = trusting(authority)
+        # Before it serves it would not know the signal that ends it.
+        _, writer = await asyncio.open_connection(PROXY, port, ssl=context, server_hostname="localhost")
+        writer.close()
+        await writer.wait_closed()
+        yield Proxy(port, context)
     finally:
         process.terminate()
         _, said = await process.communicate()

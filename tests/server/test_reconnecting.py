@@ -237,6 +237,7 @@ async def test_it_leaves_when_it_is_to_go(clock: Clock) -> None:
         await asked.wait()
         early = asyncio.create_task(client.ping())
         await turns()
+        await until(lambda: client._return_at is not None)  # it has been told
         clock.now += 6
         await turns()
         late = asyncio.create_task(client.ping())

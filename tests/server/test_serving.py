@@ -19,7 +19,7 @@ from tests.server.raw import UNSEEN
 OTHERS = ("can u send me the bill again", "is the blue one in stock", "how do i pay for it")
 FAR = 1e9
 # Where something waits and nobody comes, that is known soon.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.timeout(60, func_only=True), pytest.mark.usefixtures("clock")]
 
 
 def ask(serving: Serving, text: str) -> asyncio.Task[Resolved]:

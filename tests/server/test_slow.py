@@ -7,6 +7,7 @@ import pytest
 
 from server.ended import Ended
 from server.messages import Cancelled, Error
+from server.settings import Settings
 from server.slow import LINES, WINDOW_SECONDS, SlowLog
 from tests.server.conftest import Events, ServerFactory
 from tests.server.fakes import Clock, Device
@@ -128,12 +129,12 @@ async def test_a_slow_message_over_a_socket(
     assert "zebra" not in str(logs)
 
 
-@pytest.mark.parametrize(("changes", "lines"), [({"slow_ms": None}, 0), ({}, 1)])
+@pytest.mark.parametrize(("slow_ms", "lines"), [(None, 0), (Settings.model_fields["slow_ms"].default, 1)])
 async def test_off(
-    start_held: ServerFactory, device: Device, logs: Events, clock: Clock, changes: dict[str, Any], lines: int
+    start_held: ServerFactory, device: Device, logs: Events, clock: Clock, slow_ms: int | None, lines: int
 ) -> None:
     """Where it is off nothing is slow; by default 250 milliseconds are."""
-    async with start_held(**changes) as server, dial(server) as client:
+    async with start_held(slow_ms=slow_ms) as server, dial(server) as client:
         await client.ask("1", UNSEEN)
         await device.arrived.get()
         clock.now += 0.25

@@ -14,9 +14,10 @@ import pytest
 from intents.index import MANIFEST
 from intents.store import CURRENT, current_folder
 from server.settings import Settings
-from server.supervisor import Slot, Supervisor
+from server.supervisor import SILENT_SECONDS, Slot, Supervisor
 from server.telemetry import WorkerState
 from tests.server.conftest import Events
+from tests.server.fakes import Clock
 from tests.server.raw import UNSEEN, dial
 
 
@@ -47,6 +48,20 @@ class Running:
         process = self.supervisor._slots[number - 1].process
         assert process is not None
         return process.pid
+
+    async def hears(self, number: int) -> None:
+        """Wait until a worker has said something, and the supervisor has heard it."""
+        process = self.supervisor._slots[number - 1].process
+        assert process is not None
+        assert process.stdout is not None
+        said, feed = asyncio.Event(), process.stdout.feed_data
+
+        def feeds(data: bytes) -> None:
+            feed(data)  # whoever reads goes on before whoever waits for `said`
+            said.set()
+
+        process.stdout.feed_data = feeds  # type: ignore[assignment,method-assign]
+        await said.wait()
 
     async def are(self, *states: WorkerState) -> None:
         """Wait until the workers are so."""
@@ -116,12 +131,14 @@ async def test_no_worker_is_left(ours: Settings, hasty: None, logs: Events) -> N
     assert critical(logs) == ["worker given up", "worker given up", "no worker is left"]
 
 
-async def test_a_worker_that_hangs(settings: Settings, logs: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_hangs(settings: Settings, hasty: None, logs: Events, clock: Clock) -> None:
     """A worker that does not say any more that it works is killed, and another one takes its place."""
-    monkeypatch.setattr("server.supervisor.SILENT_SECONDS", 4.0)
     async with supervising(settings) as running:
         hanging = running.pid(1)
         os.kill(hanging, signal.SIGSTOP)
+        clock.now += 0.7 * SILENT_SECONDS
+        await running.hears(2)
+        clock.now += 0.7 * SILENT_SECONDS
         await running.are("restarting", "running")
         await running.are("running", "running")
         assert running.pid(1) != hanging

@@ -164,7 +164,7 @@ async def test_an_answer_without_the_models(start_server: ServerFactory, collect
 
 
 async def test_who_is_given_up_has_spans_as_far_as_it_came(
-    start_held: ServerFactory, device: Device, collector: Collector
+    start_held: ServerFactory, device: Device, collector: Collector, clock: Clock
 ) -> None:
     """A message that ends at its deadline shows where it was then: in the model, or still waiting for it."""
     async with start_held(trace_endpoint=collector.url, trace_share=1.0, sessions=2) as server, dial(server) as client:
@@ -174,8 +174,10 @@ async def test_who_is_given_up_has_spans_as_far_as_it_came(
         await client.ask("waiting", f"{UNSEEN} now", budget_ms=150)
         await client.ask("cancelled", f"{UNSEEN} too", budget_ms=9000)
         await client.send(type="cancel", id="cancelled")
-        for _ in range(server._engine.encoder.sessions + 2):
-            await client.receive()
+        assert (await client.receive())["type"] == "cancelled"
+        clock.now += 0.15
+        for _ in range(server._engine.encoder.sessions + 1):
+            assert (await client.receive())["code"] == "deadline_exceeded"
         device.let_go()
         await client.flush()
     traces = {facts(trace["ask"])["faqwire.id"]: trace for trace in collector.traces()}
@@ -192,7 +194,7 @@ async def test_who_is_given_up_has_spans_as_far_as_it_came(
 
 
 async def test_a_confirmation_that_was_given_up(
-    start_server: ServerFactory, confirmed: HeldEngine, device: Device, collector: Collector
+    start_server: ServerFactory, confirmed: HeldEngine, device: Device, collector: Collector, clock: Clock
 ) -> None:
     """The cross-encoder's part shows, although its result came too late to count."""
     engine = replace(confirmed, confirming=device)
@@ -200,7 +202,10 @@ async def test_a_confirmation_that_was_given_up(
         start_server(engine=engine, budget_ms=1000, trace_endpoint=collector.url, trace_share=1.0) as server,
         dial(server) as client,
     ):
-        answer = await client.reply_to("1", UNSEEN)
+        await client.ask("1", UNSEEN)
+        await device.arrived.get()
+        clock.now += 1
+        answer = await client.receive()
         assert answer["confirmation"] == "timed_out"
         assert "confirm" not in answer["timing_ms"]
         device.let_go()

@@ -59,6 +59,8 @@ class Site:
             **plain,
             "FAQWIRE_PORT": "1",  # nobody listens there, so that `ask` finds no stranger's server
             "FAQWIRE_PROVIDER": "cpu",
+            "FAQWIRE_BUDGET_MS": "10000",  # of which a test machine may need more than a server has by default
+            "FAQWIRE_SLOW_MS": "off",  # what is slow is the test machine; a line about it would be one too many
             "HF_HUB_OFFLINE": "1",
             "HOME": str(self.folder / "home"),
             "TMPDIR": str(self.folder / "tmp"),
@@ -78,7 +80,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=250,
         )
 
     @contextmanager
