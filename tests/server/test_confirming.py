@@ -143,7 +143,7 @@ async def test_the_cross_encoder_reads_the_candidates(
     [
         ((8.0, -3.0, -3.0, -3.0), "confirmed", "answer", False),
         ((-5.0, 8.0, -3.0, -3.0), "overruled", "answer", True),
-        ((-4.5, -16.0, -16.0, -16.0), "rejected", "clarify", True),
+        ((-4.8, -16.0, -16.0, -16.0), "rejected", "clarify", True),
     ],
 )
 async def test_what_the_cross_encoder_says_decides(
