@@ -250,6 +250,18 @@ def expected_of(values: Doubles, right: Booleans, samples: Samples, answered: Bo
     )
 
 
+def log_loss(right: Booleans, confidence: Doubles, weight: Doubles) -> float:
+    """The weighted mean of minus the logarithm of the probability that was given to what came true.
+
+    Args:
+        right: (n,) whether each was right.
+        confidence: (n,) probabilities; 0 and 1 count as next to them.
+        weight: (n,) of each; they need not sum to 1.
+    """
+    given = np.clip(np.where(right, confidence, 1.0 - confidence), 1e-12, None)
+    return float(np.average(-np.log(given), weights=weight))
+
+
 def calibration_error(confidence: Doubles, right: Booleans, weight: Doubles, bins: int = 15) -> float:
     """Mean distance between confidence and the share that is right, over bins of equal mass (Guo et al. 2017).
 

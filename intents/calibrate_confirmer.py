@@ -8,7 +8,8 @@ What it reads of a candidate is what a server would show it, without the message
 - confidence and thresholds of the joint evidence, as those of the bi-encoder alone
 - the band of the bi-encoder's confidence in which messages are confirmed: of all that hold 95 % of the decisions that
   confirmation changes, the one with the fewest messages. Beyond it the bi-encoder's own decision stands, so the
-  precision that the thresholds are chosen for is that of both together.
+  precision that the thresholds are chosen for is that of both together. Where confidence would hardly become better, no
+  message is confirmed.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from intents.calibrate import (
     find_clarify_at,
     fit_monotone,
     fit_policy,
+    log_loss,
     samples_of,
     share_of,
 )
@@ -52,6 +54,13 @@ KNOWN = (
 # right first candidates on the FAQs that the shipped cross-encoder was chosen by.
 ORDER = 0.2
 NEVER = 1.01  # no confidence is so high
+# By which share confirming has to lower the log loss of confidence: with a cross-encoder that knows such FAQs it is
+# more than a tenth, and a few thousandths are chance.
+WORTH = 0.01
+NOTHING = (
+    "this cross-encoder tells next to nothing that the bi-encoder does not know: no message is confirmed by it (it "
+    "would lower the log loss of confidence by {gain:.1%}; {worth:.0%} would be worth the time)"
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,8 @@ def fit_confirmer(
     own = [decide(p.candidates, entries, alone) for p in posed]
     values = np.array([alone.confidence.of(p.candidates[0]) if p.candidates else -1.0 for p in posed])
     changes = [_differ(a, decide(found, entries, policy)) for a, found in zip(own, ranked, strict=True)]
-    changed = np.array(changes) if joint.logit else np.zeros(len(posed), dtype=bool)
+    gain = _gain(before, after, target_precision)
+    changed = np.array(changes) if joint.logit and gain >= WORTH else np.zeros(len(posed), dtype=bool)
     confirm_from, confirm_to = find_band(values, changed, before.weight)
     inside = (confirm_from <= values) & (values <= confirm_to)
     policy = _with_thresholds(policy, after, own, before, inside, target_precision)
@@ -211,7 +221,7 @@ def fit_confirmer(
         messages=len(posed),
         pairs=read.pairs,
         share_confirmed=share_of(inside, np.ones(len(posed), dtype=bool), before.weight),
-        notes=(*read.notes, *_notes(inside, *rightly)),
+        notes=(*read.notes, *_notes(inside, gain, *rightly)),
     )
 
 
@@ -247,6 +257,15 @@ def _line(x: Doubles, y: Doubles, weight: Doubles) -> tuple[float, float]:
     variance = float(np.average((x - middle) ** 2, weights=weight))
     slope = max(0.0, float(np.average((x - middle) * (y - height), weights=weight)) / variance) if variance else 0.0
     return slope, float(height - slope * middle)
+
+
+def _gain(before: Samples, after: Samples, target: float) -> float:
+    """By which share the log loss of confidence falls with the logits, both maps being fitted to the same messages."""
+    losses = [
+        log_loss(found.right, confidences(fit_policy(found, target).confidence, found)[0], found.weight)
+        for found in (before, after)
+    ]
+    return 1.0 - losses[1] / losses[0] if losses[0] else 0.0
 
 
 def _differ(one: Decision, other: Decision) -> bool:
@@ -307,9 +326,9 @@ def _answered_rightly(decisions: Sequence[Decision], messages: Messages) -> floa
     return sum(decision.entry == posed.expected for posed, decision in ours) / len(messages.in_scope)
 
 
-def _notes(inside: Booleans, rightly_alone: float, rightly: float) -> tuple[str, ...]:
+def _notes(inside: Booleans, gain: float, rightly_alone: float, rightly: float) -> tuple[str, ...]:
     if not inside.any():
-        return ("this cross-encoder tells nothing that the bi-encoder does not know: no message is confirmed by it",)
+        return (NOTHING.format(gain=max(gain, 0.0), worth=WORTH),)
     if rightly >= rightly_alone:
         return ()
     worse = (

@@ -89,6 +89,14 @@ def noisy() -> Synthetic:
     return synthetic(40, 6, 1.0, answers=False)
 
 
+def test_what_hardly_helps_is_never_asked(noisy: Synthetic) -> None:
+    """A cross-encoder with a trace of knowledge is not worth the time that it takes, and the build says so."""
+    confirmer, confirmed, _, _ = fit(noisy, knowing(0.07))
+    assert confirmer.joint.logit > 0
+    assert (confirmed.share_confirmed, confirmer.confirm_from) == (0, NEVER)
+    assert any("by 0." in note and "no message is confirmed" in note for note in confirmed.notes)
+
+
 def test_it_says_what_it_belongs_to(noisy: Synthetic) -> None:
     """The confirmer names its cross-encoder, the length of pairs, and how many candidates are read."""
     confirmer, confirmed, _, messages = fit(noisy, knowing(2.0), candidates=3)
