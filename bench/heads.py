@@ -33,9 +33,10 @@ from export.runtime.session import CPU, Device
 from intents.candidates import EntryScorer, Weights
 from intents.effort import NEIGHBOURS
 from intents.heads import Heads, centroids_of
-from intents.holdout import choose_weights, hold_out
+from intents.holdout import hold_out
 from intents.items import Item
 from intents.search import ExactSearch, Floats, Positions
+from intents.weighing import choose_weights
 from server.cores import usable_cores
 
 WAYS = ("nearest", "nearest + centroid", "head", "nearest + head", "with words")

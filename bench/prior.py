@@ -21,9 +21,10 @@ from export.runtime.session import CPU, Device
 from intents.build import SHIPPED_OUT_OF_SCOPE
 from intents.formats import load_faq
 from intents.groups import Miner
-from intents.holdout import WEIGHTS, Posed, best_weights
+from intents.holdout import Posed
 from intents.labelled import Labelled, read_labelled, read_out_of_scope
 from intents.prior import SHIPPED_PRIOR, Case, Prior
+from intents.weighing import WEIGHTS, best_weights
 from server.cores import usable_cores
 
 FAR, READ, SEED = 40, 5, 1

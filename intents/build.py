@@ -23,40 +23,22 @@ from intents.confirm import Pair
 from intents.effort import NEIGHBOURS, build_trees, plan_search
 from intents.entries import Entry, Faq
 from intents.errors import FaqIndexError
-from intents.holdout import choose_weights, hold_out
-from intents.index import (
-    ANNOY,
-    FAQ,
-    FORMAT,
-    HEADS,
-    LEXICON,
-    MANIFEST,
-    OUT_OF_SCOPE,
-    OWNERS,
-    VECTORS,
-    IndexManifest,
-    open_index,
-)
+from intents.holdout import hold_out
+from intents.index import ANNOY, FAQ, HEADS, LEXICON, OUT_OF_SCOPE, OWNERS, VECTORS, open_index
 from intents.items import Item, items_of
 from intents.labelled import read_out_of_scope
+from intents.manifest import FORMAT, MANIFEST, IndexManifest
 from intents.prior import SHIPPED_PRIOR
 from intents.search import Floats
 from intents.store import CURRENT, VERSIONS, current_folder, current_manifest, use_version, version_folder
+from intents.weighing import choose_weights
 
 SHIPPED_OUT_OF_SCOPE = Path(__file__).parent / "data" / "out_of_scope.csv"
 BATCH = 64
+# What decides the content of an index beside its inputs.
 _OWN_CODE = (
-    *(
-        "build.py",
-        "calibrate.py",
-        "calibrate_confirmer.py",
-        "calibration.py",
-        "candidates.py",
-        "confirm.py",
-        "decide.py",
-        "effort.py",
-    ),
-    *("heads.py", "holdout.py", "items.py", "lexical.py", "prior.py"),
+    *("build", "calibrate", "calibrate_confirmer", "calibration", "candidates", "confirm", "decide", "effort", "heads"),
+    *("holdout", "items", "lexical", "manifest", "normalise", "prior", "reading", "weighing"),
 )
 
 
@@ -117,7 +99,7 @@ def recipe_of(faq: Faq, model_fingerprint: str, options: Options, cross_encoder:
         options: the operator's choices.
         cross_encoder: a cross-encoder's bundle, cut to the length of pairs, or None.
     """
-    own = [sha256_of(Path(__file__).with_name(name)) for name in _OWN_CODE]
+    own = [sha256_of(Path(__file__).with_name(f"{name}.py")) for name in _OWN_CODE]
     confirming = None
     if cross_encoder is not None:
         manifest = cross_encoder.manifest

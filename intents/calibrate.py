@@ -20,7 +20,7 @@ from export.errors import FaqwireError
 from intents.candidates import Candidate
 from intents.decide import Confidence, Policy, offerable
 from intents.holdout import Messages
-from intents.index import Calibration, Expected
+from intents.manifest import Calibration, Expected
 
 # The share of near ones among out-of-scope messages: visitors ask about the site, and seldom about anything else.
 NEAR = 0.6

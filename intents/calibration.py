@@ -8,14 +8,15 @@ from msgspec import structs
 from export.bundle import BundleManifest
 from export.learnt import Learnt
 from intents.calibrate import calibrate
-from intents.calibrate_confirmer import Read, fit_confirmer, read_messages
+from intents.calibrate_confirmer import fit_confirmer
 from intents.confirm import Confirmer, Score
 from intents.decide import Policy
 from intents.entries import Entry
 from intents.holdout import Heldout, Messages
-from intents.index import Calibration, Confirmed
 from intents.items import Item
+from intents.manifest import Calibration, Confirmed
 from intents.prior import Prior, read_prior
+from intents.reading import Read, read_messages
 
 
 @dataclass(frozen=True)

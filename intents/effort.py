@@ -14,9 +14,9 @@ from annoy import AnnoyIndex
 
 from intents.candidates import EntryScorer
 from intents.heads import fit_heads
-from intents.index import SearchPlan
 from intents.items import Item
 from intents.lexical import lexicon_of
+from intents.manifest import SearchPlan
 from intents.search import AnnoySearch, ExactSearch, Floats, Positions, Retrieved
 
 NEIGHBOURS = 100

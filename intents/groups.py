@@ -16,11 +16,12 @@ from export.runtime.bi_encoder import BiEncoder
 from intents.candidates import EntryScorer, Weights
 from intents.effort import NEIGHBOURS
 from intents.entries import Faq, texts_of
-from intents.holdout import Posed, choose_weights, hold_out
+from intents.holdout import Posed, hold_out
 from intents.items import Item, answer_of, items_of, shown, ways_to_ask
 from intents.labelled import Labelled
 from intents.normalise import normalise
 from intents.search import ExactSearch
+from intents.weighing import choose_weights
 
 # One phrasing in so many is kept to judge by, of entries that have more than two; in a small FAQ so many as are judged
 # by, as long as that is not more than one in three.

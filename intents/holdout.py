@@ -7,12 +7,10 @@ Three kinds are scored as if visitors had typed them:
 - *far* out of scope: the shipped messages. Whatever comes out on top is wrong.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from intents.candidates import Candidate, Figures, Weights, figures_of
 from intents.heads import Heads, fit_heads
@@ -20,16 +18,9 @@ from intents.items import Item
 from intents.lexical import Lexicon, lexicon_of
 from intents.search import SCAN_CELLS, Floats, Positions, Retrieved
 
-Booleans = npt.NDArray[np.bool_]
-
 MAX_PER_ENTRY = 20
 MAX_IN_SCOPE = 4000
 MIN_IN_SCOPE = 30
-# What is tried: heads by lexical similarities; and what did well on all of the sets that faqwire was measured on.
-DEFAULT = Weights(head=4.0, lexical=1.0)
-WEIGHTS = tuple(
-    Weights(head=head, lexical=lexical) for head in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0) for lexical in (0.0, 0.5, 1.0, 2.0)
-)
 # Into how many parts phrasings are divided, and entries, each of which is once unknown to the heads.
 PARTS, ENTRY_PARTS = 5, 8
 # Where heads are dear (items times entries), fewer parts are looked at, but never fewer than MIN_IN_SCOPE messages:
@@ -226,36 +217,6 @@ def _entry_parts(entries: Positions) -> list[Positions]:
     shuffled = np.random.default_rng(SEED).permutation(entries)
     count = min(ENTRY_PARTS, len(entries))
     return [shuffled[start::count] for start in range(count)]
-
-
-def choose_weights(held_out: Heldout) -> Weights:
-    """The weights with which most held-out phrasings find their entry, or `DEFAULT` where those do about as well.
-
-    That is within one standard error of the difference (as Breiman et al. 1984 choose among trees): many weights do
-    about as well on any FAQ, and the best of them by a few phrasings is the best by chance.
-    """
-    return best_weights({weights: _hits(held_out, weights) for weights in WEIGHTS})
-
-
-def best_weights(hits: Mapping[Weights, Booleans]) -> Weights:
-    """The best weights by what they find, or `DEFAULT`; see `choose_weights`.
-
-    Args:
-        hits: (n,) whether each message's entry came first, for every one of `WEIGHTS`.
-    """
-    best = max(hits, key=lambda weights: (int(hits[weights].sum()), -weights.head - weights.lexical))
-    gain = hits[best].astype(np.float64) - hits[DEFAULT]
-    return best if gain.sum() > math.sqrt(len(gain)) * gain.std() else DEFAULT
-
-
-def _hits(held_out: Heldout, weights: Weights) -> Booleans:
-    tops = [_top(found, weights) for found in held_out.in_scope]
-    return np.array([top == expected for top, expected in zip(tops, held_out.expected, strict=True)], dtype=np.bool_)
-
-
-def _top(found: Figures, weights: Weights) -> int:
-    """The first entry of a message; -1 where it found none."""
-    return int(found.entries[np.argmax(found.joined(weights))]) if len(found.entries) else -1
 
 
 class _Retriever:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from export.sealed import verify_files
 from intents.errors import FaqIndexError
-from intents.index import IndexManifest, read_index_manifest, remedy
+from intents.manifest import IndexManifest, read_index_manifest, remedy
 
 CURRENT = "current"
 VERSIONS = "versions"

@@ -16,7 +16,7 @@ from intents.entries import Entry, Header, Texts
 from intents.errors import FaqError
 from intents.figures import Report
 from intents.formats import load_faq
-from intents.index import Calibration, Confirmed, IndexManifest, SearchPlan
+from intents.manifest import Calibration, Confirmed, IndexManifest, SearchPlan
 from server import close_codes, errors, messages
 from server.cli import group
 from server.journal.schema import metadata

@@ -10,7 +10,7 @@ from server.cli import options
 from server.cli.options import PATH
 
 if TYPE_CHECKING:
-    from intents.index import Expected, IndexManifest
+    from intents.manifest import Expected, IndexManifest
 
 
 @click.command

@@ -19,8 +19,9 @@ from intents.entries import Faq
 from intents.errors import FaqIndexError, MessagesError
 from intents.evaluate import look_up
 from intents.folds import Fold, by_entries, by_phrasings, few_shot
-from intents.index import MANIFEST, FaqIndex, open_index
+from intents.index import FaqIndex, open_index
 from intents.labelled import Labelled, read_out_of_scope
+from intents.manifest import MANIFEST
 from intents.store import current_folder
 from intents.systems import Trial, pooled, try_systems
 from server.cli.console import ConsoleReporter, bar, open_encoder, say

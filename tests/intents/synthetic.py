@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from intents.holdout import MOST_WORK, Heldout, Messages, choose_weights, hold_out
+from intents.holdout import MOST_WORK, Heldout, Messages, hold_out
 from intents.items import Item
 from intents.search import Floats, Positions
+from intents.weighing import choose_weights
 
 
 @dataclass(frozen=True)

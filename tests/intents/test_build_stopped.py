@@ -16,7 +16,7 @@ from intents import build
 from intents.build import Options, build_index
 from intents.entries import Faq
 from intents.errors import FaqIndexError
-from intents.index import IndexManifest
+from intents.manifest import IndexManifest
 from tests.intents.small import SMALL, Builder, Recorder, changed
 
 NOW = datetime(2026, 11, 23, 8, 15, 0, 123_456, tzinfo=UTC)

@@ -18,10 +18,12 @@ from intents.calibrate import (
 from intents.candidates import Candidate
 from intents.decide import Confidence, Policy, decide
 from intents.entries import Entry, Faq
-from intents.holdout import Messages, choose_weights, hold_out
-from intents.index import Calibration, FaqIndex
+from intents.holdout import Messages, hold_out
+from intents.index import FaqIndex
 from intents.items import items_of
 from intents.labelled import read_out_of_scope
+from intents.manifest import Calibration
+from intents.weighing import choose_weights
 from tests.intents.synthetic import synthetic
 
 ROUNDING = 1e-9

@@ -9,16 +9,17 @@ from export.bundle import BundleManifest, ModelSource
 from export.learnt import Learnt
 from export.runtime.encoder import Floats
 from intents.calibrate import NEAR, calibrate
-from intents.calibrate_confirmer import MAX_OF_A_KIND, NEVER, find_band, fit_confirmer, read_messages
+from intents.calibrate_confirmer import NEVER, find_band, fit_confirmer
 from intents.candidates import Weights
 from intents.confirm import Confirmer, Pair, Score
 from intents.decide import Policy, decide
 from intents.entries import Entry
 from intents.errors import FaqIndexError
 from intents.holdout import Messages, hold_out
-from intents.index import Confirmed
 from intents.items import items_of
+from intents.manifest import Confirmed
 from intents.normalise import normalise
+from intents.reading import MAX_OF_A_KIND, read_messages
 from tests.intents.synthetic import Synthetic, synthetic
 
 BUNDLE = BundleManifest(

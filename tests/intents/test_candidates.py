@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intents import holdout
+from intents import weighing
 from intents.candidates import MAX_CANDIDATES, Candidate, EntryScorer, Figures, Weights
 from intents.heads import Heads
 from intents.lexical import lexicon_of
@@ -19,7 +19,7 @@ HEAD_SCORES = st.floats(min_value=-4, max_value=4, width=32)  # a head is longer
 LEXICAL = st.floats(min_value=0, max_value=1, width=32)
 ROWS = st.lists(st.tuples(SIMILARITIES, HEAD_SCORES, LEXICAL), min_size=1, max_size=25)
 Rows = list[tuple[float, float, float]]
-WEIGHTS = st.sampled_from(holdout.WEIGHTS)
+WEIGHTS = st.sampled_from(weighing.WEIGHTS)
 
 
 def floats(values: Sequence[float]) -> Floats:

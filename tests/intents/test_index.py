@@ -13,23 +13,9 @@ from export.sealed import seal
 from intents.candidates import Candidate
 from intents.entries import Entry, Faq, Header
 from intents.errors import FaqIndexError
-from intents.index import (
-    ANNOY,
-    FAQ,
-    FORMAT,
-    HEADS,
-    LEXICON,
-    MANIFEST,
-    OUT_OF_SCOPE,
-    OWNERS,
-    VECTORS,
-    FaqIndex,
-    IndexManifest,
-    open_index,
-    phrasings_of,
-    read_index_manifest,
-)
+from intents.index import ANNOY, FAQ, HEADS, LEXICON, OUT_OF_SCOPE, OWNERS, VECTORS, FaqIndex, open_index, phrasings_of
 from intents.items import items_of
+from intents.manifest import FORMAT, MANIFEST, IndexManifest, read_index_manifest
 from intents.search import AnnoySearch, ExactSearch
 from intents.store import current_folder
 from tests.intents.small import CONFIRMER, SALE_BEGINS, SALE_ENDS, SMALL, Opener, confirming

@@ -11,7 +11,8 @@ import pytest
 
 from intents.entries import Faq
 from intents.errors import FaqIndexError
-from intents.index import MANIFEST, VECTORS
+from intents.index import VECTORS
+from intents.manifest import MANIFEST
 from intents.store import (
     CURRENT,
     VERSIONS,

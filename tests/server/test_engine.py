@@ -12,7 +12,7 @@ from export.errors import BundleError, ProviderError
 from export.runtime.session import gpu_count
 from export.sealed import seal
 from intents.errors import FaqIndexError
-from intents.index import MANIFEST, Confirmed, read_index_manifest
+from intents.manifest import MANIFEST, Confirmed, read_index_manifest
 from intents.store import current_folder
 from server.cores import usable_cores
 from server.engine import Engine, load_engine

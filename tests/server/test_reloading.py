@@ -16,7 +16,8 @@ import pytest
 
 from export.sealed import seal
 from intents.entries import Faq
-from intents.index import FAQ, MANIFEST, read_index_manifest
+from intents.index import FAQ
+from intents.manifest import MANIFEST, read_index_manifest
 from intents.store import CURRENT, current_folder, use_version, version_folder
 from server.app import Server
 from server.engine import Engine, load_engine

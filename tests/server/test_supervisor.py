@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from intents.index import MANIFEST
+from intents.manifest import MANIFEST
 from intents.store import CURRENT, current_folder
 from server.settings import Settings
 from server.supervisor import SILENT_SECONDS, Slot, Supervisor

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from export.sealed import seal
-from intents.index import MANIFEST, IndexManifest, read_index_manifest
+from intents.manifest import MANIFEST, IndexManifest, read_index_manifest
 from intents.store import current_folder, use_version, version_folder
 
 Process = subprocess.Popen[str]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from intents.index import read_index_manifest
+from intents.manifest import read_index_manifest
 from intents.store import current_folder
 from tests.intents.small import CONFIRMER
 from tests.server.cli.site import Site, add_version, holding
