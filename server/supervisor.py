@@ -287,8 +287,10 @@ class Supervisor:
                     line = await process.stdout.readline()
             except TimeoutError:
                 if not self._stopping.is_set():
-                    hangs = "worker does not begin to serve" if began is None else "worker hangs"
-                    _log.critical(f"{hangs}, and is killed", worker=slot.number, seconds=most)
+                    if began is None:
+                        _log.critical("worker does not begin to serve, and is killed", worker=slot.number, seconds=most)
+                    else:
+                        _log.critical("worker hangs, and is killed", worker=slot.number, seconds=most)
                     with suppress(ProcessLookupError):
                         process.kill()
                 continue

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from intents.manifest import FORMAT
 from intents.store import use_version
 from tests.server.cli.site import Damage, Site, add_version, both, flipped, folder, holding, missing, truncated
 
@@ -121,7 +122,7 @@ SERVE = {
     ),
     "a later format": Case(
         "serve --port 0",
-        "has format 99 and this faqwire reads up to 4: upgrade faqwire",
+        f"has format 99 and this faqwire reads up to {FORMAT}: upgrade faqwire",
         holding("var/index/current/manifest.json", '{"format": 99}'),
     ),
     **{
