@@ -48,6 +48,7 @@ NEVER = 1.01  # no confidence is so high
 # By which share confirming has to lower the log loss of confidence: with a cross-encoder that knows such FAQs it is
 # more than a tenth, and a few thousandths are chance.
 WORTH = 0.01
+UNCHANGED = "this cross-encoder changes no decision on any of these messages: none is confirmed by it"
 NOTHING = (
     "this cross-encoder tells next to nothing that the bi-encoder does not know: no message is confirmed by it (it "
     "would lower the log loss of confidence by {gain:.1%}; {worth:.0%} would be worth the time)"
@@ -229,7 +230,7 @@ def _answered_rightly(decisions: Sequence[Decision], messages: Messages) -> floa
 
 def _notes(inside: Booleans, gain: float, rightly_alone: float, rightly: float) -> tuple[str, ...]:
     if not inside.any():
-        return (NOTHING.format(gain=max(gain, 0.0), worth=WORTH),)
+        return (NOTHING.format(gain=max(gain, 0.0), worth=WORTH) if gain < WORTH else UNCHANGED,)
     if rightly >= rightly_alone:
         return ()
     worse = (

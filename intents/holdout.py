@@ -3,6 +3,7 @@
 Three kinds are scored as if visitors had typed them:
 
 - *in scope*: a phrasing, with itself (and what contains it) taken out of the index. The top entry is right or wrong.
+  How rare its words are is known from all items, its own included, which changes next to nothing.
 - *near* out of scope: such a phrasing with its whole entry taken out. Whatever comes out on top is wrong.
 - *far* out of scope: the shipped messages. Whatever comes out on top is wrong.
 """

@@ -10,6 +10,7 @@ says which is meant.
 """
 
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -22,9 +23,14 @@ import numpy.typing as npt
 from intents.normalise import normalise
 from intents.search import Floats, Positions
 
-# Scripts that leave no space between words: each of their characters is one, and pairs of them are what is compared.
-_UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+# Chinese and Japanese leave no space between words: each character is one, and pairs of them are what is compared.
+_UNSPACED = (
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+# Vowel signs and accents are no letters to `re`, but parts of words: without them Hindi's words would fall apart.
+_MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+")
 
 Terms = npt.NDArray[np.uint32]
 Columns = npt.NDArray[np.int32]
@@ -100,7 +106,7 @@ class Lexicon:
         shared = own[found] == columns
         rows = np.repeat(np.arange(len(positions)), lengths)[shared]
         products = weight[found[shared]] * self.weights[cells[shared]]
-        return np.bincount(rows, products, minlength=len(positions)).astype(np.float32)
+        return np.minimum(np.bincount(rows, products, minlength=len(positions)), 1.0).astype(np.float32)
 
 
 def lexicon_of(texts: Sequence[str]) -> Lexicon:

@@ -23,8 +23,11 @@ def choose_weights(held_out: Heldout) -> Weights:
     """The weights with which most held-out phrasings find their entry, or `DEFAULT` where those do about as well.
 
     That is within one standard error of the difference (as Breiman et al. 1984 choose among trees): many weights do
-    about as well on any FAQ, and the best of them by a few phrasings is the best by chance.
+    about as well on any FAQ, and the best of them by a few phrasings is the best by chance. Where there are too few to
+    calibrate on, all are.
     """
+    if held_out.few:
+        return DEFAULT
     return best_weights({weights: _hits(held_out, weights) for weights in WEIGHTS})
 
 

@@ -79,6 +79,12 @@ def test_scripts_without_spaces() -> None:
     assert unlike == 0
 
 
+def test_vowel_signs_are_parts_of_words() -> None:
+    """Words of the Devanagari script that differ in a vowel sign are two words, and each is one."""
+    assert len(terms_of("\u092e\u093e\u0930\u0940")) == len(terms_of("\u092e\u0947\u0930\u093e")) == 1
+    assert terms_of("\u092e\u093e\u0930\u0940") != terms_of("\u092e\u0947\u0930\u093e")
+
+
 @pytest.mark.parametrize("items", [["!", "?"], ["", "words"]])
 def test_texts_without_words(items: list[str]) -> None:
     """They are like nothing, and nothing is like them."""
